@@ -1,0 +1,3 @@
+"""Rank with reasoning LLMs."""
+
+__version__ = "0.1.0"

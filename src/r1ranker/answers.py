@@ -1,0 +1,90 @@
+"""What a model writes to name a candidate: its label.
+
+Three forms: `id` ("passage 3", the paper's for passages), `name` (a title, an LLM's name, the paper's
+for the other two scenarios) and `quote` (the first words of the candidate's own text). Labels differ
+from one another by construction, also after the normalisation that the parser applies.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal
+
+from r1ranker.types import Candidate, RankingExample, Scenario
+
+AnswerForm = Literal["id", "name", "quote"]
+ANSWER_FORMS: tuple[AnswerForm, ...] = ("id", "name", "quote")
+QUOTE_WORDS = 8
+SMALL_MODEL = 1_000_000_000
+"""Parameters below which a model is taken to be too small to bind an index to a text."""
+
+ITEM_TYPES: dict[Scenario, str] = {"recommendation": "item", "routing": "LLM", "passage": "passage"}
+
+_TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
+_NOT_WORD = re.compile(r"[^\w]+", re.UNICODE)
+
+
+def one_line(text: str) -> str:
+    """The text on one line and without the four tags, so that it can stand in a list and in an answer."""
+    return " ".join(_TAG.sub(" ", text).split())
+
+
+def normalise(text: str) -> str:
+    """Case, punctuation and spacing taken away: what two labels must differ in, and what repairs compare."""
+    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def default_answer_form(scenario: Scenario, parameters: int | None = None) -> AnswerForm:
+    """The form that ranks best, by `bench/answer_forms.py`: a small model answers in the candidate's words.
+
+    parameters: the model's size; unknown sizes count as large, and then the paper's forms hold.
+    """
+    if scenario != "passage":
+        return "name"
+    return "quote" if parameters is not None and parameters < SMALL_MODEL else "id"
+
+
+def item_type(example: RankingExample) -> str:
+    """What one candidate of the example is called."""
+    return example.item_type or ITEM_TYPES[example.scenario]
+
+
+def answer_labels(example: RankingExample, form: AnswerForm, words: int = QUOTE_WORDS) -> tuple[str, ...]:
+    """One label a candidate, in listed order; unique, also after `normalise`."""
+    if form == "id":
+        return tuple(f"{item_type(example)} {k}" for k in range(1, len(example.candidates) + 1))
+    if form == "name":
+        return _numbered([one_line(c.name or c.text) or c.id for c in example.candidates])
+    return _numbered(_quotes(example.candidates, words))
+
+
+def _quotes(candidates: Sequence[Candidate], words: int) -> list[str]:
+    """The first `words` words of each text; where two begin alike, as many more as tell them apart."""
+    texts = [one_line(c.text).split() or [c.id] for c in candidates]
+    lengths = [words] * len(texts)
+    open_ = set(range(len(texts)))
+    while open_:
+        seen: dict[str, list[int]] = {}
+        for k, text in enumerate(texts):
+            seen.setdefault(normalise(" ".join(text[: lengths[k]])), []).append(k)
+        open_ = {k for same in seen.values() if len(same) > 1 for k in same if lengths[k] < len(texts[k])}
+        for k in open_:
+            lengths[k] += words
+    return [" ".join(text[:n]) for text, n in zip(texts, lengths, strict=True)]
+
+
+def _numbered(labels: list[str]) -> tuple[str, ...]:
+    """Labels that are still alike get " (2)", " (3)", … from the second on."""
+    taken: set[str] = set()
+    firsts = {normalise(label) for label in labels}
+    out = []
+    for label in labels:
+        unique, k = label, 1
+        while normalise(unique) in taken or (k > 1 and normalise(unique) in firsts):
+            k += 1
+            unique = f"{label} ({k})"
+        taken.add(normalise(unique))
+        out.append(unique)
+    return tuple(out)

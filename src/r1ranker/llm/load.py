@@ -1,0 +1,89 @@
+"""Loads a causal LM and its tokenizer from disk: safetensors only, no code from the model's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from r1ranker.errors import AssetError, ConfigError, MissingExtraError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto` is CUDA where there is any, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool((probe and probe()) or (amx and amx()))
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware has it, else float32. Raises ConfigError for an unknown name."""
+    if dtype == "auto":
+        return torch.bfloat16 if fast_bfloat16(device) else torch.float32
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype '{dtype}' is not known; use auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -> tuple[nn.Module, Any]:
+    """The model in eval mode, and its tokenizer.
+
+    path: a folder with safetensors, or with a LoRA adapter whose config names the base's folder.
+    Raises AssetError for a folder that holds neither.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    folder = Path(path)
+    adapter = folder / "adapter_config.json"
+    base = folder
+    if adapter.exists():
+        base = _base_of(adapter)
+    elif not (folder / "config.json").exists():
+        raise AssetError(f"{folder} holds no model: there is no config.json and no adapter_config.json in it")
+    where = pick_device(device)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            base,
+            dtype=pick_dtype(dtype, where),
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (OSError, ValueError) as error:
+        raise AssetError(f"{base}: the model cannot be loaded ({str(error).splitlines()[0]})") from error
+    if adapter.exists():
+        try:
+            from peft import PeftModel
+        except ImportError as error:
+            raise MissingExtraError("a LoRA adapter", "peft", "lora") from error
+        model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    model.to(where).eval()
+    return model, tokenizer
+
+
+def _base_of(adapter: Path) -> Path:
+    """The folder of the model an adapter was trained on: as written in its config, or a known model's name."""
+    from r1ranker.assets import fetch_model
+
+    base = str(json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path", ""))
+    if not base:
+        raise AssetError(f"{adapter} does not name its base model (base_model_name_or_path)")
+    return Path(base) if Path(base).exists() else fetch_model(base)

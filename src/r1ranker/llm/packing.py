@@ -1,0 +1,171 @@
+"""One shared prefix, many branches: the layout behind scoring, sampling and training.
+
+A pack is a trunk (the prompt) and branches (completions, or choices to score) that each see the trunk
+and themselves, never one another. The trunk is computed once, whatever the number of branches. Every
+position carries a branch number (0 the trunk, k > 0 a branch, -1 padding), and one rule gives the
+attention mask: a query sees a key if the key comes no later and is in the trunk or in the query's own
+branch. The same rule serves a whole pack at once and a pack that grows token by token over a KV cache.
+
+Shapes: B rows (packs), T new positions, K cached positions, H hidden size, V vocabulary, N branch tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PAD_BRANCH = -1
+TRUNK = 0
+HEAD_CHUNK = 1024
+"""Positions whose logits exist at once: (1024, V) in fp32 is 200 MB for a vocabulary of 49,152."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Token ids of a trunk and of its branches. A trunk has at least one token, and so has each branch."""
+
+    trunk: Sequence[int]
+    branches: Sequence[Sequence[int]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Packs as rows of tensors.
+
+    ids, positions, branch: (B, T).
+    source_row, source_column: (N,), where the hidden state that predicts each branch token stands.
+    targets: (N,), the branch tokens, pack by pack and branch by branch.
+    lengths: tokens of every branch, in the same order; branch_counts: branches of every pack.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    branch: Tensor
+    source_row: Tensor
+    source_column: Tensor
+    targets: Tensor
+    lengths: tuple[int, ...]
+    branch_counts: tuple[int, ...]
+
+    @property
+    def computed_tokens(self) -> int:
+        """Positions that are not padding."""
+        return int((self.branch != PAD_BRANCH).sum())
+
+
+def collate(
+    packs: Sequence[Pack], *, skip: Sequence[int] | None = None, device: torch.device | str = "cpu"
+) -> PackedBatch:
+    """Lay packs out as rows, padded on the right.
+
+    skip: how many trunk tokens of each pack are in the KV cache already (fewer than the trunk has).
+    A branch's last token is predicted but never read, so it takes no position.
+    """
+    rows: list[tuple[list[int], list[int], list[int]]] = []
+    source_row: list[int] = []
+    source_column: list[int] = []
+    targets: list[int] = []
+    lengths: list[int] = []
+    for b, pack in enumerate(packs):
+        start = skip[b] if skip else 0
+        trunk = list(pack.trunk[start:])
+        if not trunk:
+            raise ValueError("a pack must compute at least the last token of its trunk")
+        ids, size = list(trunk), len(pack.trunk)
+        positions = list(range(start, size))
+        branch = [TRUNK] * len(trunk)
+        for k, tokens in enumerate(pack.branches, start=1):
+            at = len(ids)
+            source_column += [len(trunk) - 1, *range(at, at + len(tokens) - 1)]
+            source_row += [b] * len(tokens)
+            targets += tokens
+            lengths.append(len(tokens))
+            ids += tokens[:-1]
+            positions += range(size, size + len(tokens) - 1)
+            branch += [k] * (len(tokens) - 1)
+        rows.append((ids, positions, branch))
+    width = max(len(ids) for ids, _, _ in rows)
+
+    def grid(which: int, fill: int) -> Tensor:
+        padded = [row[which] + [fill] * (width - len(row[which])) for row in rows]
+        return torch.tensor(padded, dtype=torch.long, device=device)
+
+    def flat(values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
+    return PackedBatch(
+        ids=grid(0, 0),
+        positions=grid(1, 0),
+        branch=grid(2, PAD_BRANCH),
+        source_row=flat(source_row),
+        source_column=flat(source_column),
+        targets=flat(targets),
+        lengths=tuple(lengths),
+        branch_counts=tuple(len(pack.branches) for pack in packs),
+    )
+
+
+def attention_mask(branch: Tensor, cached: Tensor | None = None) -> Tensor:
+    """The mask of the rule above: (B, 1, T, K + T), True where a query may look.
+
+    branch: (B, T), of the new positions. cached: (B, K), of those in the KV cache, all of them earlier.
+    A padded query looks at itself alone, so that no row of the softmax is empty.
+    """
+    size = branch.shape[1]
+    earlier = torch.ones(size, size, dtype=torch.bool, device=branch.device).tril()
+    allowed = _sees(branch, branch) & earlier
+    allowed |= torch.eye(size, dtype=torch.bool, device=branch.device)
+    if cached is not None:
+        allowed = torch.cat([_sees(branch, cached), allowed], dim=2)
+    return allowed[:, None]
+
+
+def _sees(query: Tensor, key: Tensor) -> Tensor:
+    return (key[:, None, :] == TRUNK) | ((key[:, None, :] == query[:, :, None]) & (key[:, None, :] > TRUNK))
+
+
+def causal_lm(model: nn.Module) -> Any:
+    """The causal LM itself, under PEFT's wrapping where there is one."""
+    inner = getattr(model, "get_base_model", None)
+    return inner() if inner is not None else model
+
+
+def hidden_states(model: nn.Module, ids: Tensor, positions: Tensor, mask: Tensor, cache: Any | None = None) -> Tensor:
+    """Last hidden states (B, T, H). Layers whose parameters are frozen build no graph below the first that trains."""
+    backbone = causal_lm(model).get_decoder()
+    output = backbone(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    hidden: Tensor = output.last_hidden_state
+    return hidden
+
+
+def packed_hidden(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """The hidden states that predict the branch tokens: (N, H)."""
+    hidden = hidden_states(model, batch.ids, batch.positions, attention_mask(batch.branch))
+    return hidden[batch.source_row, batch.source_column]
+
+
+def token_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probs (nats, fp32) of `targets` (N,) given `hidden` (N, H). The LM head runs on these positions only."""
+    head = causal_lm(model).get_output_embeddings()
+    parts = []
+    for h, t in zip(torch.split(hidden, HEAD_CHUNK), torch.split(targets, HEAD_CHUNK), strict=True):
+        logits = head(h).float() / temperature
+        parts.append(logits.gather(1, t[:, None]).squeeze(1) - logits.logsumexp(1))
+    return torch.cat(parts) if parts else hidden.new_zeros(0)
+
+
+def branch_means(logprobs: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Mean token log-prob of each branch: (branches,)."""
+    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(logprobs.device)
+    total = logprobs.new_zeros(len(lengths)).index_add(0, owner, logprobs)
+    return total / torch.tensor(lengths, dtype=logprobs.dtype, device=logprobs.device)

@@ -1,0 +1,111 @@
+"""The package's two plots. Figures are made directly, so that a user's pyplot state is left alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+from r1ranker.errors import MissingExtraError
+
+_PLAIN, _BASE, _MARKED = "#9db4c9", "#59636e", "#d9662b"
+_SERIES = ("#d9662b", "#2f6f9f", "#4d9a5b", "#8a5fa8", "#b08a2e", "#59636e")
+
+
+def plot_bars(
+    names: Sequence[str],
+    values: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    path: str | Path,
+    *,
+    title: str,
+    label: str,
+    base: str = "",
+    marked: Collection[str] = (),
+) -> None:
+    """Writes a PNG of horizontal bars (0 to 1), first name on top, with whiskers from low to high.
+
+    base, marked: names drawn in a colour of their own (the row compared with; the trained ones).
+
+    Raises MissingExtraError without matplotlib.
+    """
+    figure = _figure(8.0, 1.3 + 0.42 * len(names))
+    axes = figure.add_subplot()
+    places = range(len(names))
+    colours = [_MARKED if n in marked else _BASE if n == base else _PLAIN for n in names]
+    axes.barh(places, values, height=0.62, color=colours)
+    # A mean of exact values can lie a rounding error outside of its interval.
+    below = [max(0.0, v - low) for v, (low, _) in zip(values, intervals, strict=True)]
+    above = [max(0.0, high - v) for v, (_, high) in zip(values, intervals, strict=True)]
+    axes.errorbar(values, places, xerr=(below, above), fmt="none", ecolor="#1f2328", elinewidth=1.1, capsize=3)
+    reach = max([high for _, high in intervals] + list(values) + [1e-6])
+    for place, value, (_, high) in zip(places, values, intervals, strict=True):
+        axes.text(max(value, high) + 0.015 * reach, place, f"{value:.3f}", va="center", fontsize=9, color="#1f2328")
+    if base in names:
+        axes.axvline(values[names.index(base)], color=_BASE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+    axes.set_yticks(places, [f"{n} (base)" if n == base else n for n in names], parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, reach * 1.12)
+    axes.set_xlabel(label)
+    axes.tick_params(axis="y", length=0)
+    _finish(figure, axes, "x", title, path)
+
+
+def plot_curve(
+    steps: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    path: str | Path,
+    title: str,
+    label: str = "reward",
+) -> None:
+    """Writes a PNG of values by training step: faint as recorded, and a line smoothed over past steps.
+
+    The smoothing is an exponential moving average, corrected for its start, over about a twentieth of
+    the steps. Raises MissingExtraError without matplotlib.
+    """
+    figure = _figure(8.0, 4.2)
+    axes = figure.add_subplot()
+    for index, (name, values) in enumerate(series.items()):
+        colour = _SERIES[index % len(_SERIES)]
+        marker = "o" if len(values) == 1 else ""  # one point makes no line
+        axes.plot(steps, values, color=colour, alpha=0.3, linewidth=1.0, marker=marker)
+        axes.plot(steps, _smooth(values, span=max(1.0, len(values) / 20)), color=colour, linewidth=2.0, label=name)
+    if len(series) > 1:
+        axes.legend(frameon=False)
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    axes.margins(x=0.01)
+    _finish(figure, axes, "y", title, path)
+
+
+def _smooth(values: Sequence[float], span: float) -> list[float]:
+    keep, total, weight, smooth = 1 - 1 / span, 0.0, 0.0, []
+    for value in values:
+        if isfinite(value):  # a step without a value leaves the line where it was
+            total, weight = keep * total + value, keep * weight + 1
+        smooth.append(total / weight if weight else nan)
+    return smooth
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise MissingExtraError("Plotting", "matplotlib", "eval") from error
+    # The pads are the inches around the axes.
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+
+
+def _finish(figure: Any, axes: Any, grid: str, title: str, path: str | Path) -> None:
+    """What both plots share; the file appears whole or not at all."""
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, color="#e3e6ea", linewidth=0.8)
+    axes.set_axisbelow(True)
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=150, format="png")
+    os.replace(partial, path)

@@ -1,0 +1,129 @@
+"""The wording of every prompt: templates from a TOML file, filled in for one turn of one example.
+
+The order is fixed: what stays the same over the turns of a ranking comes first (system, context,
+candidates), what changes comes last, so that a backend can keep the common prefix.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any, Literal
+
+from r1ranker.answers import AnswerForm, item_type, one_line
+from r1ranker.errors import ConfigError
+from r1ranker.types import Prompt, RankingExample
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Layout = Literal["rebuild", "append"]
+"""`rebuild` (the paper): each turn lists the candidates that are left. `append`: the list stays whole and
+the turn names what is already excluded, so the long prefix is the same in every turn."""
+
+THINK, ANSWER = "<think>", "<answer>"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTemplates:
+    """Wording by section and key; the sections and keys are those of `templates/default.toml`."""
+
+    sections: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def default(cls) -> PromptTemplates:
+        """The wording that ships with the package."""
+        return _default()
+
+    @classmethod
+    def load(cls, path: Path) -> PromptTemplates:
+        """A user's own wording: the keys a file leaves out keep their default.
+
+        Raises ConfigError for a file that is not TOML, or a section or key that does not exist.
+        """
+        try:
+            given = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
+        sections = {name: dict(keys) for name, keys in _default().sections.items()}
+        for name, keys in given.items():
+            if name not in sections or not isinstance(keys, dict):
+                raise ConfigError(f"{path}: there is no section [{name}]; there are {', '.join(sections)}")
+            for key, text in keys.items():
+                if key not in sections[name]:
+                    raise ConfigError(f"{path}: [{name}] has no key '{key}'; it has {', '.join(sections[name])}")
+                sections[name][key] = str(text)
+        return cls(sections)
+
+    def text(self, section: str, key: str, **values: object) -> str:
+        """A template with its placeholders filled in once: text that comes in is never filled in again."""
+        return Template(self.sections[section][key]).substitute({k: str(v) for k, v in values.items()})
+
+
+@cache
+def _default() -> PromptTemplates:
+    raw: dict[str, Any] = tomllib.loads(
+        files("r1ranker").joinpath("templates/default.toml").read_text(encoding="utf-8")
+    )
+    return PromptTemplates({section: dict(keys) for section, keys in raw.items()})
+
+
+def _candidate_line(example: RankingExample, index: int, label: str, form: AnswerForm) -> str:
+    candidate = example.candidates[index]
+    text = one_line(candidate.text)
+    if form == "quote":
+        return text if text.startswith(label) else f"{label}: {text}"
+    return label if text in (label, one_line(candidate.name or "")) else f"{label}: {text}"
+
+
+def build_prompt(
+    templates: PromptTemplates,
+    example: RankingExample,
+    labels: Sequence[str],
+    remaining: Sequence[str],
+    *,
+    ranker: Literal["iterative", "direct"],
+    thinking: bool,
+    form: AnswerForm,
+    layout: Layout = "rebuild",
+) -> Prompt:
+    """The prompt of one turn.
+
+    labels: one a candidate of the whole example, in its order.
+    remaining: the ids that are left, a subset of the example's.
+    """
+    item = item_type(example)
+    left = set(remaining)
+    shown = example.ids if layout == "append" else [i for i in example.ids if i in left]
+    lines = [_candidate_line(example, k, labels[k], form) for k, i in enumerate(example.ids) if i in set(shown)]
+    context = templates.text(
+        example.scenario,
+        "context",
+        item=item,
+        query=one_line(example.query),
+        history="\n".join(one_line(h) for h in example.history),
+    )
+    excluded = [labels[k] for k, i in enumerate(example.ids) if i not in left]
+    note = ""
+    if layout == "append" and excluded:
+        note = templates.text("turn", "excluded", item=item, excluded="; ".join(excluded)) + "\n"
+    question = templates.text(example.scenario, ranker, item=item)
+    how = templates.text("answer", f"{ranker}_{form}", item=item, n=len(left))
+    user = templates.text(
+        "turn",
+        "user",
+        context=context,
+        candidates="\n".join(lines),
+        excluded=note,
+        question=question,
+        how=how,
+    )
+    system = templates.text("system", "thinking" if thinking else "no_thinking", item=item)
+    return Prompt(system=system, user=user, prefill=THINK if thinking else ANSWER)

@@ -1,0 +1,143 @@
+"""DRanker and IRanker (arXiv 2506.21638, section 3), as generators free of I/O.
+
+A ranker yields a `Request`, is sent a `Completion`, and returns a `Trace`. Whoever drives it decides
+which LLM answers, how many rankers run at once, and whether the answers train it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from r1ranker.answers import QUOTE_WORDS, AnswerForm, answer_labels, default_answer_form
+from r1ranker.parsing import parse_choice, parse_ranking
+from r1ranker.prompts import Layout, PromptTemplates, build_prompt
+from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request, Trace, Turn
+
+RankerKind = Literal["iterative", "direct"]
+Ranking = Generator[Request, Completion, Trace]
+
+
+class Ranker(Protocol):
+    """What the rollout driver needs of a ranker."""
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Yield requests, be sent completions, return the trace."""
+
+
+@dataclass(frozen=True)
+class PromptedRanker:
+    """What DRanker and IRanker share: how candidates are named and prompts are worded.
+
+    thinking: reason in `<think>` first; without, the answer comes at once.
+    answer_form: `None` takes the form that suits the scenario and the model's size.
+    parameters: the model's size, for that choice.
+    """
+
+    thinking: bool = True
+    answer_form: AnswerForm | None = None
+    quote_words: int = QUOTE_WORDS
+    layout: Layout = "rebuild"
+    parameters: int | None = None
+    templates: PromptTemplates = field(default_factory=PromptTemplates.default)
+
+    def form(self, example: RankingExample) -> AnswerForm:
+        """The answer form used for this example."""
+        return self.answer_form or default_answer_form(example.scenario, self.parameters)
+
+    def labels(self, example: RankingExample) -> dict[str, str]:
+        """Candidate id -> label. Labels are those of the whole example and stay the same in every turn."""
+        labels = answer_labels(example, self.form(example), self.quote_words)
+        return dict(zip(example.ids, labels, strict=True))
+
+
+@dataclass(frozen=True)
+class IRanker(PromptedRanker):
+    """Excludes the least likely candidate again and again: n - 1 turns for n candidates.
+
+    Without thinking a turn's request carries the labels as choices, and the LLM scores them all. An
+    answer that names no candidate excludes the last one listed; the turn's status says so.
+    """
+
+    kind: RankerKind = "iterative"
+
+    def request(self, example: RankingExample, remaining: Sequence[str]) -> Request:
+        """The request of the state in which `remaining` are left."""
+        labels = self.labels(example)
+        prompt = build_prompt(
+            self.templates,
+            example,
+            list(labels.values()),
+            remaining,
+            ranker="iterative",
+            thinking=self.thinking,
+            form=self.form(example),
+            layout=self.layout,
+        )
+        choices = () if self.thinking else tuple(labels[i] + "</answer>" for i in remaining)
+        return Request(prompt, choices, session=example.id)
+
+    def parse(
+        self, example: RankingExample, remaining: Sequence[str], request: Request, completion: Completion
+    ) -> ParsedAnswer:
+        """What the completion says about the candidates that were left."""
+        labels = self.labels(example)
+        reply = request.prompt.prefill + completion.text
+        return parse_choice(reply, [labels[i] for i in remaining], remaining, thinking=self.thinking)
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Rank the example; see the class."""
+        remaining, turns = list(example.ids), list[Turn]()
+        while len(remaining) > 1:
+            request = self.request(example, remaining)
+            completion = yield request
+            parsed = self.parse(example, remaining, request, completion)
+            excluded = parsed.ids[0] if parsed.ids else remaining[-1]
+            turns.append(Turn(tuple(remaining), request, completion, parsed, excluded))
+            remaining.remove(excluded)
+        eliminated = [turn.excluded for turn in turns if turn.excluded is not None]
+        return Trace(example.id, (*remaining, *reversed(eliminated)), tuple(turns))
+
+
+@dataclass(frozen=True)
+class DRanker(PromptedRanker):
+    """Writes the whole ranking in one turn. Candidates it does not name follow in listed order."""
+
+    kind: RankerKind = "direct"
+
+    def request(self, example: RankingExample) -> Request:
+        """The one request of an example."""
+        labels = self.labels(example)
+        prompt = build_prompt(
+            self.templates,
+            example,
+            list(labels.values()),
+            example.ids,
+            ranker="direct",
+            thinking=self.thinking,
+            form=self.form(example),
+        )
+        return Request(prompt, session=example.id)
+
+    def parse(self, example: RankingExample, request: Request, completion: Completion) -> ParsedAnswer:
+        """What the completion says."""
+        labels = self.labels(example)
+        reply = request.prompt.prefill + completion.text
+        return parse_ranking(reply, list(labels.values()), example.ids, thinking=self.thinking)
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Rank the example; see the class."""
+        if len(example.candidates) == 1:
+            return Trace(example.id, example.ids)
+        request = self.request(example)
+        completion = yield request
+        parsed = self.parse(example, request, completion)
+        named = set(parsed.ids)
+        ranking = (*parsed.ids, *(i for i in example.ids if i not in named))
+        return Trace(example.id, ranking, (Turn(example.ids, request, completion, parsed),))
+
+
+def make_ranker(kind: RankerKind, **settings: object) -> IRanker | DRanker:
+    """The ranker of that kind; settings are the fields of `PromptedRanker`."""
+    return IRanker(**settings) if kind == "iterative" else DRanker(**settings)  # type: ignore[arg-type]

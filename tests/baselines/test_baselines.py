@@ -1,0 +1,106 @@
+"""Baselines: hand-made orders, ties, odd inputs, and that a ranking is always a permutation."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1ranker.baselines import BM25, Baseline, Popularity, RandomRanker, trace
+from r1ranker.errors import MissingExtraError
+from r1ranker.types import Candidate, RankingExample
+
+
+def example(texts: list[str], query: str = "", history: tuple[str, ...] = (), id: str = "e") -> RankingExample:
+    candidates = tuple(Candidate(f"c{i}", text) for i, text in enumerate(texts))
+    return RankingExample(id, "passage", candidates, query=query, history=history)
+
+
+def test_popularity_orders_by_count_and_keeps_ties_in_listed_order() -> None:
+    ranking = Popularity({"c0": 1, "c2": 5, "c3": 1}).rank(example(["a", "b", "c", "d", "e"]))
+    assert ranking == ("c2", "c0", "c3", "c1", "c4")
+
+
+def test_bm25_prefers_the_candidate_that_shares_the_query_words() -> None:
+    texts = ["the cat sat", "a dog ran", "The DOG, the dog!", "nothing"]
+    assert BM25().rank(example(texts, query="Dog?")) == ("c2", "c1", "c0", "c3")
+
+
+def test_bm25_weighs_a_rare_word_more() -> None:
+    texts = ["common x", "common y", "rare z", "common w"]
+    assert BM25().rank(example(texts, query="common rare"))[0] == "c2"
+
+
+def test_bm25_reads_the_history_where_there_is_no_query() -> None:
+    assert BM25().rank(example(["Heat", "Star Wars"], history=("Star Trek", "Alien")))[0] == "c1"
+
+
+@pytest.mark.parametrize(
+    ("texts", "query"),
+    [
+        (["a", "b", "c"], "zebra"),  # no overlap
+        (["a", "b", "c"], ""),
+        (["a", "b", "c"], "?!"),
+        (["", "", ""], "a"),
+        (["a b", "a b", "a b"], "a"),  # all equal, and the word in every text
+        (["a"], "a"),
+    ],
+)
+def test_bm25_keeps_listed_order_where_it_cannot_tell(texts: list[str], query: str) -> None:
+    ranked = example(texts, query=query)
+    assert BM25().rank(ranked) == ranked.ids
+
+
+def test_bm25_tolerates_an_empty_text() -> None:
+    assert BM25().rank(example(["", "a b", "a"], query="a")) == ("c2", "c1", "c0")
+
+
+def test_bm25_reads_words_of_any_alphabet() -> None:
+    assert BM25().rank(example(["кот спит", "собака Ёж"], query="ёж"))[0] == "c1"
+
+
+def test_bm25_is_silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        BM25().rank(example(["a b", "c"], query="a"))
+    out, err = capfd.readouterr()
+    assert (out, err, caplog.records) == ("", "", [])
+
+
+def test_bm25_names_the_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bm25s", None)
+    with pytest.raises(MissingExtraError, match=r"r1ranker\[eval\]"):
+        BM25().rank(example(["a"], query="a"))
+
+
+def test_random_depends_on_seed_and_id_alone() -> None:
+    texts = [str(i) for i in range(20)]
+    one, other = example(texts, id="one"), example(texts, id="other")
+    assert RandomRanker(3).rank(one) == RandomRanker(3).rank(one)
+    assert RandomRanker(3).rank(one) != RandomRanker(4).rank(one)
+    assert RandomRanker(3).rank(one) != RandomRanker(3).rank(other)
+
+
+def test_random_is_uniform() -> None:
+    firsts = [RandomRanker().rank(example(["a", "b", "c", "d"], id=str(i)))[0] for i in range(2000)]
+    assert all(abs(firsts.count(c) - 500) < 100 for c in ("c0", "c1", "c2", "c3"))  # 5 standard deviations
+
+
+def test_a_trace_has_the_ranking_and_no_turns() -> None:
+    found = trace(Popularity({"c1": 1}), example(["a", "b"]))
+    assert (found.example_id, found.ranking, found.turns) == ("e", ("c1", "c0"), ())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    texts=st.lists(st.text(max_size=12), min_size=1, max_size=8),
+    query=st.text(max_size=12),
+    counts=st.dictionaries(st.sampled_from([f"c{i}" for i in range(8)]), st.integers(0, 9)),
+)
+def test_every_baseline_ranks_every_id_once(texts: list[str], query: str, counts: dict[str, int]) -> None:
+    ranked = example(texts, query=query)
+    baselines: list[Baseline] = [Popularity(counts), BM25(), RandomRanker()]
+    for baseline in baselines:
+        assert sorted(baseline.rank(ranked)) == sorted(ranked.ids)

