@@ -32,7 +32,7 @@ def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(R1RankerError, match="no space left to write .*a.txt: free some space"):
+    with pytest.raises(R1RankerError, match=r"no space left to write .*a\.txt: free some space"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]

@@ -48,7 +48,7 @@ def default_answer_form(scenario: Scenario, parameters: int | None = None) -> An
 
 def item_type(example: RankingExample) -> str:
     """What one candidate of the example is called."""
-    return example.item_type or ITEM_TYPES[example.scenario]
+    return one_line(example.item_type) or ITEM_TYPES[example.scenario]
 
 
 def answer_labels(example: RankingExample, form: AnswerForm, words: int = QUOTE_WORDS) -> tuple[str, ...]:
@@ -56,13 +56,13 @@ def answer_labels(example: RankingExample, form: AnswerForm, words: int = QUOTE_
     if form == "id":
         return tuple(f"{item_type(example)} {k}" for k in range(1, len(example.candidates) + 1))
     if form == "name":
-        return _numbered([one_line(c.name or c.text) or c.id for c in example.candidates])
+        return _numbered([one_line(c.name or c.text) or _fallback(c) for c in example.candidates])
     return _numbered(_quotes(example.candidates, words))
 
 
 def _quotes(candidates: Sequence[Candidate], words: int) -> list[str]:
     """The first `words` words of each text; where two begin alike, as many more as tell them apart."""
-    texts = [one_line(c.text).split() or [c.id] for c in candidates]
+    texts = [one_line(c.text).split() or [_fallback(c)] for c in candidates]
     lengths = [words] * len(texts)
     open_ = set(range(len(texts)))
     while open_:
@@ -73,6 +73,11 @@ def _quotes(candidates: Sequence[Candidate], words: int) -> list[str]:
         for k in open_:
             lengths[k] += words
     return [" ".join(text[:n]) for text, n in zip(texts, lengths, strict=True)]
+
+
+def _fallback(candidate: Candidate) -> str:
+    """What a candidate without any text is called."""
+    return one_line(candidate.id) or "candidate"
 
 
 def _numbered(labels: list[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 from uuid import uuid4
@@ -41,7 +41,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     except OSError as error:
         raise R1RankerError(write_problem(path, error)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever hinders this has hindered the writing too, and been told
+            part.unlink(missing_ok=True)
 
 
 def write_problem(path: Path, error: OSError) -> str:

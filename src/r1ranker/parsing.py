@@ -53,10 +53,9 @@ def find_label(text: str, labels: Sequence[str]) -> tuple[int, bool] | None:
     keys = [normalise(label) for label in labels]
     if key in keys:
         return keys.index(key), False
-    inside = [k for k, label in enumerate(keys) if label and f" {label} " in f" {key} "]
-    longest = [k for k in inside if not any(k != j and f" {keys[k]} " in f" {keys[j]} " for j in inside)]
-    if longest:
-        return (longest[0], False) if len(longest) == 1 else None
+    inside = _labels_in_order(text, labels)
+    if inside:
+        return (inside[0], False) if len(inside) == 1 else None
     around = [k for k, label in enumerate(keys) if len(key) >= _MIN_PART and f" {key} " in f" {label} "]
     return (around[0], False) if len(around) == 1 else None
 
@@ -108,16 +107,25 @@ def parse_ranking(reply: str, labels: Sequence[str], ids: Sequence[str], *, thin
 
 
 def _labels_in_order(line: str, labels: Sequence[str]) -> list[int]:
-    """Labels that stand whole in a line, in the order in which they stand ("a > b > c")."""
-    rest, places = f" {normalise(line)} ", []
-    for k in sorted(range(len(labels)), key=lambda k: -len(normalise(labels[k]))):
-        key = f" {normalise(labels[k])} "
-        at = rest.find(key) if key.strip() else -1
-        if at >= 0:
-            places.append((at, k))
-            # What a long label covers is no place for a shorter one; the length stays the same.
-            rest = rest[: at + 1] + "\0" * (len(key) - 2) + rest[at + len(key) - 1 :]
-    return [k for _, k in sorted(places)]
+    """Labels that stand whole in a line, in the order in which they first stand there ("a > b > c").
+
+    Inside a longer label ("Toy Story 2") a shorter one ("Toy Story") does not count; it does where it stands alone.
+    """
+    text = f" {normalise(line)} "
+    places = []
+    for k, label in enumerate(labels):
+        key = f" {normalise(label)} "
+        at = text.find(key) if key.strip() else -1
+        while at >= 0:
+            places.append((at, -(at + len(key)), k))
+            at = text.find(key, at + 1)
+    found: dict[int, None] = {}
+    covered = 0
+    for _, minus_end, k in sorted(places):
+        if -minus_end > covered:
+            covered = -minus_end
+            found[k] = None
+    return list(found)
 
 
 def _thought(reply: str) -> str:

@@ -63,8 +63,18 @@ class PromptTemplates:
         return cls(sections)
 
     def text(self, section: str, key: str, **values: object) -> str:
-        """A template with its placeholders filled in once: text that comes in is never filled in again."""
-        return Template(self.sections[section][key]).substitute({k: str(v) for k, v in values.items()})
+        """A template with its placeholders filled in once: text that comes in is never filled in again.
+
+        Raises ConfigError for a placeholder that does not exist.
+        """
+        try:
+            return Template(self.sections[section][key]).substitute({k: str(v) for k, v in values.items()})
+        except (KeyError, ValueError) as error:
+            known = ", ".join(f"${name}" for name in values)
+            raise ConfigError(
+                f"the wording [{section}] {key} has a placeholder that does not exist ({error}); "
+                f"it may use {known}, and a dollar sign is $$"
+            ) from error
 
 
 @cache
@@ -78,9 +88,11 @@ def _default() -> PromptTemplates:
 def _candidate_line(example: RankingExample, index: int, label: str, form: AnswerForm) -> str:
     candidate = example.candidates[index]
     text = one_line(candidate.text)
-    if form == "quote":
-        return text if text.startswith(label) else f"{label}: {text}"
-    return label if text in (label, one_line(candidate.name or "")) else f"{label}: {text}"
+    if form == "quote" and text.startswith(label):
+        return text
+    if form == "name" and text in (label, one_line(candidate.name or "")):
+        return label
+    return f"{label}: {text}"
 
 
 def build_prompt(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from r1ranker.errors import InputError
+from r1ranker.fit import fit
 from r1ranker.llm.base import LLM
 from r1ranker.rankers import Ranker, Ranking
 from r1ranker.types import Completion, RankingExample, Request, Sampling, Trace
+
+INSTRUCTIONS = 256
+"""Tokens kept free for the wording around the texts: the chat template, the question, the tags."""
 
 
 def rollout(
@@ -17,22 +22,35 @@ def rollout(
     sampling: Sampling | None = None,
     *,
     concurrency: int = 32,
+    on_error: Callable[[int, InputError], None] | None = None,
 ) -> Iterator[tuple[int, Trace]]:
     """Rank every example; yields (position in `examples`, trace) as each is finished.
 
     Up to `concurrency` rankings are under way, each waiting for one completion; all that wait go to
     the LLM in one batch. A finished ranking makes room for the next at once, so none waits for a
     slower one to end. Examples are drawn only when there is room: they can be an endless stream.
+
+    Texts that are too long for the LLM's context are cut as `fit.py` says; the trace counts them. An
+    example that cannot be made to fit is handed to `on_error`, and the others go on; without it, it raises.
     """
+    if concurrency < 1:
+        raise InputError(f"concurrency is {concurrency}; it must be at least 1")
     sampling = sampling or Sampling()
+    budget = _budget(llm, sampling)
     source = iter(enumerate(examples))
     waiting: list[tuple[int, Ranking, Request]] = []
     rounds = 0
     while True:
         while len(waiting) < concurrency and (drawn := next(source, None)) is not None:
             position, example = drawn
-            ranking = ranker.rank(example)
-            step = _advance(ranking, None)
+            ranking = _fitted(ranker, example, llm, budget)
+            try:
+                step = _advance(ranking, None)
+            except InputError as error:
+                if on_error is None:
+                    raise
+                on_error(position, error)
+                continue
             if isinstance(step, Trace):
                 yield position, step
             else:
@@ -64,6 +82,28 @@ def rank_all(
     """All traces, in the order of the examples."""
     finished = dict(rollout(ranker, examples, llm, sampling, concurrency=concurrency))
     return [finished[k] for k in sorted(finished)]
+
+
+def _budget(llm: LLM, sampling: Sampling) -> int | None:
+    """Tokens that an example's texts may take: what the context leaves beside the answer and the wording."""
+    if llm.context_tokens is None:
+        return None
+    budget = llm.context_tokens - sampling.max_tokens - INSTRUCTIONS
+    if budget <= 0:
+        raise InputError(
+            f"{llm.name} reads {llm.context_tokens} tokens, and max_tokens is {sampling.max_tokens}: "
+            f"leave more than {INSTRUCTIONS} for the prompt"
+        )
+    return budget
+
+
+def _fitted(ranker: Ranker, example: RankingExample, llm: LLM, budget: int | None) -> Ranking:
+    """The ranking of the example with texts that fit; its trace says how many were cut."""
+    if budget is None:
+        return (yield from ranker.rank(example))
+    fitting, cut = fit(example, budget, llm.count_tokens)
+    trace = yield from ranker.rank(fitting)
+    return replace(trace, truncated=trace.truncated + cut)
 
 
 def _advance(ranking: Ranking, completion: Completion | None) -> Request | Trace:

@@ -51,7 +51,7 @@ def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
         {"query": "q", "candidates": ["a", {"text": "b", "name": "B"}, {"id": 7, "text": "a"}], "relevance": {"7": 2}},
         {"history": ["x", "y"], "candidates": ["a"]},
         {"context": ["x"], "candidates": ["a"], "my own key": 1},
-        {"context": "q", "candidates": ["a"], "scenario": "routing", "id": 5},
+        {"context": "q", "candidates": ["a"], "scenario": "routing", "id": 9},
     ]
     path.write_text("\n\n".join(map(json.dumps, rows)))
     found, bad = read_examples(path)
@@ -63,6 +63,49 @@ def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
         query="q",
         relevance={"7": 2.0},
     )
-    assert [e.id for e in found] == ["1", "3", "5", "5"][:3] + ["5"] or True
+    assert [e.id for e in found] == ["1", "3", "5", "9"]  # an example without an id is called by its line
     assert (found[1].scenario, found[1].history) == ("recommendation", ("x", "y"))
     assert (found[2].scenario, found[2].history) == ("recommendation", ("x",))
+    assert (found[3].scenario, found[3].query) == ("routing", "q")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"query": "\\ud800", "candidates": ["a"]}', "not valid JSON"),
+        ("[1]", "an example is an object with 'candidates', not a list"),
+        ('{"candidates": ["a"]}', "there is no context"),
+        ('{"query": " ", "candidates": ["a"]}', "there is no context"),
+        ('{"query": "q", "context": "c", "candidates": ["a"]}', "give only one"),
+        ('{"query": 3, "candidates": ["a"]}', "the query must be a text, not a number"),
+        ('{"history": "h", "candidates": ["a"]}', "history must be a list of texts"),
+        ('{"query": "q"}', "'candidates' must be a list, not nothing"),
+        ('{"query": "q", "candidates": []}', "no candidates"),
+        ('{"query": "q", "candidates": ["a", 2]}', "candidate 2 must be a text or an object"),
+        ('{"query": "q", "candidates": ["a", {"id": "1", "text": "b"}]}', "'1' stands twice"),
+        ('{"query": "q", "candidates": ["a"], "relevence": {}}', "did you mean 'relevance'"),
+        ('{"query": "q", "candidates": ["a"], "relevance": {"2": 1}}', "'2', which is not a candidate"),
+        ('{"query": "q", "candidates": ["a"], "relevance": {"1": true}}', "must be a number, not true or false"),
+        ('{"query": "q", "candidates": ["a"], "relevance": {"1": NaN}}', "must be a finite number"),
+        ('{"query": "q", "candidates": ["a"], "relevance": {"1": 1%s}}' % ("0" * 400), "too large"),
+        ('{"query": "q", "candidates": ["a"], "scenario": "music"}', "scenario is 'music'"),
+        ('{"query": "q", "candidates": ["a"], "id": [1]}', "'id' must be a text, not a list"),
+        ('{"query": "q", "candidates": ["a"], "id": "1"}', "also that of line 1"),
+    ],
+)
+def test_a_bad_line_is_told_and_the_good_ones_are_kept(tmp_path: Path, line: str, reason: str) -> None:
+    good = '{"query": "q", "candidates": ["a"]}'
+    path = tmp_path / "a.jsonl"
+    path.write_text(f"{good}\n{line}\n{good}\n")
+    found, bad = read_examples(path)
+    assert [e.id for e in found] == ["1", "3"]
+    assert [(b.file, b.line) for b in bad] == [(str(path), 2)]
+    assert reason in bad[0].reason
+    assert str(bad[0]).startswith(f"{path}:2: ")
+
+
+def test_a_file_that_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_examples(tmp_path / "no.jsonl")

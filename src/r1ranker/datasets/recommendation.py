@@ -30,6 +30,8 @@ _UNTITLED = {
     "unknown",
     "unkonwn",
 }  # the last is RecBole's own spelling, in ml-100k
+_ENTITY = re.compile(r"&#?\w+;")
+_DIRECTION = re.compile("[\u200e\u200f]")  # invisible marks, which no model would write into its answer
 _TRAILING_ARTICLE = re.compile(r"^(.+), (The|A|An|Le|La|Les|L'|Il|El|Das|Der|Die)( \(.*)?$")
 
 
@@ -196,7 +198,8 @@ def _read_titles(path: Path, notes: list[str]) -> tuple[dict[str, str], dict[str
 
 def _readable(title: str, year: str) -> str:
     """ "Matrix, The" and "1999" -> "The Matrix (1999)"."""
-    title = " ".join(html.unescape(title).split())
+    title = _ENTITY.sub(lambda match: html.unescape(match[0]), title)
+    title = " ".join(_DIRECTION.sub("", title).split())
     if match := _TRAILING_ARTICLE.match(title):
         rest, article, tail = match.groups(default="")
         title = f"{article}{'' if article.endswith(chr(39)) else ' '}{rest}{tail}"

@@ -102,11 +102,14 @@ class PrefixStore:
         return length, prefix if length else None
 
     def put(self, session: str, prefix: Prefix) -> None:
-        """Hold a trunk in place of the session's last one."""
+        """Hold a trunk in place of the session's last one; one that is too long by itself is not held."""
         old = self._held.pop(session, None)
-        self._tokens += len(prefix.tokens) - (len(old.tokens) if old else 0)
+        self._tokens -= len(old.tokens) if old else 0
+        if len(prefix.tokens) > self.max_tokens:
+            return
         self._held[session] = prefix
-        while self._tokens > self.max_tokens and self._held:
+        self._tokens += len(prefix.tokens)
+        while self._tokens > self.max_tokens:
             _, dropped = self._held.popitem(last=False)
             self._tokens -= len(dropped.tokens)
 

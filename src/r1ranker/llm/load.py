@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from r1ranker.errors import AssetError, ConfigError, MissingExtraError
@@ -15,10 +16,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA where there is any, else the CPU."""
+    """`auto` is CUDA where there is any, else the CPU. Raises ConfigError for an unknown name."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device '{device}' is not known; use auto, cpu, cuda or cuda:1") from error
 
 
 def fast_bfloat16(device: torch.device) -> bool:
@@ -67,8 +71,9 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (OSError, ValueError) as error:
-        raise AssetError(f"{base}: the model cannot be loaded ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise AssetError(f"{base}: the model cannot be loaded ({reason})") from error
     if adapter.exists():
         try:
             from peft import PeftModel
@@ -83,7 +88,11 @@ def _base_of(adapter: Path) -> Path:
     """The folder of the model an adapter was trained on: as written in its config, or a known model's name."""
     from r1ranker.assets import fetch_model
 
-    base = str(json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path", ""))
-    if not base:
+    try:
+        written = json.loads(adapter.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AssetError(f"{adapter}: cannot be read as JSON ({error})") from error
+    base = written.get("base_model_name_or_path") if isinstance(written, dict) else None
+    if not base or not isinstance(base, str):
         raise AssetError(f"{adapter} does not name its base model (base_model_name_or_path)")
     return Path(base) if Path(base).exists() else fetch_model(base)

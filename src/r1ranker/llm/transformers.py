@@ -92,17 +92,17 @@ class TransformersLLM:
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `LLM.complete`. Raises InputError for a prompt that is longer than the model's context."""
         begin = time.perf_counter()
-        was_training = self.model.training
-        self.model.eval()
         generator = torch.Generator().manual_seed(sampling.seed)
-        groups: dict[tuple[tuple[int, ...], bool], _Group] = {}
+        groups: dict[tuple[tuple[int, ...], tuple[str, ...], str], _Group] = {}
         for k, request in enumerate(requests):
             trunk = tuple(self.chat.encode(request.prompt))
             # Scored and sampled requests never share a pack: the one kind has all its branches at once.
-            key = (trunk, bool(request.choices))
+            key = (trunk, request.choices, request.stop)
             group = groups.setdefault(key, _Group(trunk, request, []))
             group.members.append(k)
         self._check_lengths(groups.values(), sampling)
+        was_training = self.model.training
+        self.model.eval()
         out: dict[int, Completion] = {}
         with self._compute():
             for batch in self._batches([g for g in groups.values() if g.request.choices], sampling):

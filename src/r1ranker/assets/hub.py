@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from r1ranker.assets.wheels import Say
 from r1ranker.errors import AssetError
-from r1ranker.wheels import Say
 
 _HUB_SECONDS = 5.0
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model"]

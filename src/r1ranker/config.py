@@ -1,0 +1,226 @@
+"""Recipes: one TOML file a run. Defaults, then the file, then `--set`; a key that does not exist is an error."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from r1ranker.answers import QUOTE_WORDS, AnswerForm
+from r1ranker.errors import ConfigError
+from r1ranker.prompts import Layout, PromptTemplates
+from r1ranker.rankers import DRanker, IRanker, RankerKind, make_ranker
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Algorithm = Literal["all_actions", "grpo", "ppo"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Section(BaseModel):
+    """A table of a recipe: unknown keys fail, values are checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """[model]: which LLM is trained, and which of its weights."""
+
+    path: str = "smollm2-135m-instruct"
+    """A known name, a hub id, or a folder."""
+    device: str = "auto"
+    precision: Precision = "auto"
+    """bf16: bfloat16 autocast over float32 weights. auto: bf16 where the hardware multiplies it."""
+    frozen_layers: int = Field(0, ge=0)
+    """Lower layers (and the embeddings, if any) that stay as they are."""
+    lora_rank: int = Field(0, ge=0)
+    """0 trains the weights themselves."""
+    lora_alpha: int = Field(32, gt=0)
+
+
+class DataConfig(Section):
+    """[data]: the data sets, mixed if there are several, and their builder's options."""
+
+    names: tuple[str, ...] = ("rec-movie",)
+    source: str | None = None
+    """A folder with the raw files, where a data set is not fetched by itself."""
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RankerConfig(Section):
+    """[ranker]: how the model is asked."""
+
+    kind: RankerKind = "iterative"
+    thinking: bool = True
+    answer_form: AnswerForm | None = None
+    """None: the form that suits the scenario and the model's size."""
+    quote_words: int = Field(QUOTE_WORDS, ge=1)
+    layout: Layout = "rebuild"
+    templates: str | None = None
+    """A TOML file with other wording."""
+    sharpness: float = Field(3.0, gt=0)
+    """Without thinking: the policy is the softmax of this times a label's mean token log-prob."""
+    max_tokens: int = Field(1024, ge=1)
+    """Longest completion."""
+
+    def build(self, parameters: int | None) -> IRanker | DRanker:
+        """The ranker these settings describe. parameters: the model's size, for the answer form."""
+        templates = PromptTemplates.load(Path(self.templates)) if self.templates else PromptTemplates.default()
+        return make_ranker(
+            self.kind,
+            thinking=self.thinking,
+            answer_form=self.answer_form,
+            quote_words=self.quote_words,
+            layout=self.layout,
+            parameters=parameters,
+            templates=templates,
+        )
+
+
+class TrainConfig(Section):
+    """[train]: the algorithm and its constants."""
+
+    algorithm: Algorithm = "ppo"
+    steps: int = Field(100, ge=1)
+    states_per_step: int = Field(16, ge=1)
+    group_size: int = Field(1, ge=1)
+    """Completions sampled of each state (not for all_actions)."""
+    epochs: int = Field(1, ge=1)
+    """Passes over a step's completions."""
+    minibatch_states: int | None = Field(None, ge=1)
+    """States to an optimizer step; None takes all of them at once."""
+    learning_rate: float = Field(1e-6, gt=0)
+    critic_learning_rate: float = Field(2e-6, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    grad_clip: float = Field(1.0, gt=0)
+    clip_epsilon: float = Field(0.2, gt=0)
+    value_clip: float = Field(0.5, gt=0)
+    kl_coef: float = Field(0.001, ge=0)
+    entropy_coef: float = Field(0.0, ge=0)
+    """Bonus on the policy's entropy over the choices (all_actions)."""
+    gamma: float = Field(1.0, ge=0, le=1)
+    gae_lambda: float = Field(1.0, ge=0, le=1)
+    critic: Literal["separate", "head"] = "separate"
+    """separate: a model of the same size (the paper). head: a linear head on the policy's own states."""
+    temperature: float = Field(1.0, gt=0)
+    micro_tokens: int = Field(4096, ge=1)
+    """About how many positions stand in one forward and backward pass; bounds the memory."""
+    checkpoint_every: int = Field(50, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class EvaluationConfig(Section):
+    """[evaluation]: what is measured after (and before) training."""
+
+    limit: int | None = Field(None, ge=1)
+    """Test examples; None takes all."""
+    direct: bool = True
+    """Whether the base model is also asked for the whole list at once."""
+    concurrency: int = Field(32, ge=1)
+    """Rankings under way at once."""
+
+
+class RunConfig(Section):
+    """A whole recipe."""
+
+    name: str = "run"
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    ranker: RankerConfig = RankerConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if self.train.algorithm == "all_actions" and (self.ranker.thinking or self.ranker.kind == "direct"):
+            raise ValueError(
+                "train.algorithm = 'all_actions' sums over the candidates of one turn: it needs "
+                "ranker.kind = 'iterative' and ranker.thinking = false"
+            )
+        if self.train.algorithm == "grpo" and self.train.group_size < 2:
+            raise ValueError("train.algorithm = 'grpo' compares completions of a state: set train.group_size >= 2")
+        return self
+
+
+def load_config(path: Path | None = None, sets: Sequence[str] = ()) -> RunConfig:
+    """A recipe with `key.sub=value` settings on top (values as in TOML; a bare word is a string).
+
+    Raises ConfigError for a file that is missing or not TOML, a key that does not exist (naming the
+    nearest), or a value of the wrong kind.
+    """
+    raw: dict[str, Any] = {}
+    where = str(path) if path else "--set"
+    if path is not None:
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ConfigError(f"there is no recipe '{path}'{_recipes_near(path)}") from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
+    for setting in sets:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {setting}: write it as key=value, such as train.steps=10")
+        _set(raw, key.strip().split("."), _value(text.strip()), setting)
+    return parse_config(raw, where)
+
+
+def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
+    """A recipe from its tables; `where` is what errors name as its source."""
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, _keys(RunConfig), n=1, cutoff=0.4)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(f"{where}: there is no key '{key}'{hint}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{message}") from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved config as JSON: what a run saves beside its results."""
+    return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    out = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            out += _keys(inner, f"{prefix}{name}.")
+        out.append(prefix + name)
+    return out
+
+
+def _set(raw: dict[str, Any], keys: Sequence[str], value: Any, setting: str) -> None:
+    for key in keys[:-1]:
+        raw = raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"--set {setting}: '{key}' is a value, not a table")
+    raw[keys[-1]] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _recipes_near(path: Path) -> str:
+    names = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.3)
+    return f"; did you mean '{path.parent / near[0]}'?" if near else ""

@@ -1,0 +1,50 @@
+"""A trained ranker's folder: weights and tokenizer, and `ranker.json`, which says how the model must be asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from r1ranker.config import RankerConfig
+from r1ranker.errors import AssetError
+from r1ranker.files import write_atomic
+
+if TYPE_CHECKING:
+    from torch import nn
+
+RANKER = "ranker.json"
+
+
+def save_ranker(
+    folder: Path, model: nn.Module, tokenizer: Any, ranker: RankerConfig, *, base: str, facts: dict[str, Any]
+) -> None:
+    """Save a model (or, with LoRA, its adapter) in the folder, `ranker.json` last.
+
+    base: the known name or folder of the model that was trained. facts: what is worth knowing of the run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if hasattr(model, "peft_config"):
+        for config in model.peft_config.values():  # type: ignore[operator]
+            config.base_model_name_or_path = base
+    else:
+        tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)  # type: ignore[operator]
+    text = json.dumps({"ranker": ranker.model_dump(mode="json"), "base": base, "facts": facts}, indent=2)
+    write_atomic(folder / RANKER, text + "\n")
+
+
+def read_ranker(folder: Path) -> RankerConfig | None:
+    """How the model in this folder must be asked; None for a model that was not trained here.
+
+    Raises AssetError for a `ranker.json` that cannot be read.
+    """
+    path = folder / RANKER
+    if not path.exists():
+        return None
+    try:
+        return RankerConfig.model_validate(json.loads(path.read_text(encoding="utf-8"))["ranker"])
+    except (ValueError, KeyError, ValidationError) as error:
+        raise AssetError(f"{path}: cannot be read ({str(error).splitlines()[0]}); save the model again") from error

@@ -1,0 +1,192 @@
+"""The Python API: load a ranker, rank documents, see why.
+
+from r1ranker import Reranker
+reranker = Reranker.load("smollm2-135m-instruct")
+print(reranker.rank("who wrote Emma?", ["Jane Austen wrote Emma.", "Emma is a town."])[0].text)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+from r1ranker.assets import fetch_model
+from r1ranker.config import RankerConfig
+from r1ranker.errors import InputError
+from r1ranker.llm.base import LLM
+from r1ranker.modelfolder import read_ranker
+from r1ranker.rankers import DRanker, IRanker
+from r1ranker.rollout import rollout
+from r1ranker.types import Candidate, RankingExample, Sampling, Trace, Usage
+
+UNTRAINED = RankerConfig(thinking=False)
+"""How a model that was not trained here is asked: iteratively and without thinking, which any model can do."""
+
+Document = str | dict[str, Any] | Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """A document in its place.
+
+    index: its place in the list that was given, from 0. rank: its place in the ranking, from 1.
+    score: (n - rank + 1) / n, in (0, 1]: a place, not a probability.
+    """
+
+    index: int
+    rank: int
+    score: float
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RankResult(Sequence[RankedDocument]):
+    """The ranked documents, best first (a sequence of them), and the trace that led there."""
+
+    results: tuple[RankedDocument, ...]
+    trace: Trace
+    example: RankingExample
+    usage: Usage
+
+    @overload
+    def __getitem__(self, index: int) -> RankedDocument: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RankedDocument]: ...
+    def __getitem__(self, index: int | slice) -> RankedDocument | Sequence[RankedDocument]:
+        return self.results[index]
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+
+class Reranker:
+    """An LLM and the way it is asked."""
+
+    def __init__(self, llm: LLM, config: RankerConfig = UNTRAINED, *, seed: int = 0) -> None:
+        self.llm = llm
+        self.config = config
+        self.ranker: IRanker | DRanker = config.build(llm.parameters)
+        # Choices need no room for new tokens: only a label is read.
+        room = min(config.max_tokens, 64) if self._scores else config.max_tokens
+        self.sampling = Sampling(max_tokens=room, sharpness=config.sharpness, seed=seed)
+
+    @property
+    def _scores(self) -> bool:
+        return self.config.kind == "iterative" and not self.config.thinking
+
+    @classmethod
+    def load(
+        cls, path_or_name: str | Path, *, device: str = "auto", dtype: str = "auto", seed: int = 0, **settings: Any
+    ) -> Reranker:
+        """Load a trained folder, a known model's name, or a hub id.
+
+        settings: keys of [ranker] in a recipe (kind, thinking, answer_form, …) in place of those that the
+            folder was trained with.
+        Raises AssetError for a model that cannot be had, ConfigError for an unknown setting.
+        """
+        from r1ranker.llm.transformers import TransformersLLM
+
+        folder = fetch_model(str(path_or_name))
+        config = with_settings(read_ranker(folder) or UNTRAINED, settings)
+        llm = TransformersLLM.load(folder, device=device, dtype=dtype)
+        llm.name = str(path_or_name)
+        return cls(llm, config, seed=seed)
+
+    def rank(
+        self,
+        query: str = "",
+        documents: Sequence[Document] = (),
+        top_k: int | None = None,
+        *,
+        history: Sequence[str] = (),
+    ) -> RankResult:
+        """Rank documents for a query, or for a history of items (then they are what may come next).
+
+        documents: texts, or objects with `text` and perhaps `id` and `name`.
+        top_k: how many results are returned; all are ranked in any case.
+        Raises InputError if there are no documents, or no query and no history.
+        """
+        return self.rank_batch([make_example(query, documents, history=history)], top_k=top_k)[0]
+
+    def rank_batch(self, examples: Iterable[RankingExample], top_k: int | None = None) -> list[RankResult]:
+        """Rank many examples at once; the results are in their order."""
+        finished = dict(self.rank_stream(examples, top_k=top_k))
+        return [finished[k] for k in sorted(finished)]
+
+    def rank_stream(
+        self,
+        examples: Iterable[RankingExample],
+        top_k: int | None = None,
+        *,
+        concurrency: int = 32,
+        on_error: Callable[[int, InputError], None] | None = None,
+    ) -> Iterator[tuple[int, RankResult]]:
+        """Yields (position, result) as each ranking is finished, so that what is done is never lost.
+
+        on_error: called with an example that cannot be ranked, in place of raising; the others go on.
+        """
+        if top_k is not None and top_k < 1:
+            raise InputError(f"top_k is {top_k}; it must be at least 1, or None for all")
+        seen: dict[int, RankingExample] = {}
+
+        def remember() -> Iterator[RankingExample]:
+            for position, example in enumerate(examples):
+                seen[position] = example
+                yield example
+
+        begin = time.perf_counter()
+        driver = rollout(self.ranker, remember(), self.llm, self.sampling, concurrency=concurrency, on_error=on_error)
+        for position, trace in driver:
+            seconds = time.perf_counter() - begin
+            yield position, _result(seen.pop(position), trace, top_k, seconds)
+
+
+def make_example(
+    query: str, documents: Sequence[Document], *, history: Sequence[str] = (), id: str = "query"
+) -> RankingExample:
+    """An example from a query (or a history) and documents. Raises InputError if either is missing."""
+    if not documents:
+        raise InputError("there is nothing to rank: give at least one document")
+    if not query.strip() and not history:
+        raise InputError("give a query, or a history of items")
+    return RankingExample(
+        id=id,
+        scenario="recommendation" if history else "passage",
+        candidates=tuple(_candidate(k, document) for k, document in enumerate(documents)),
+        query=query,
+        history=tuple(history),
+    )
+
+
+def with_settings(config: RankerConfig, settings: dict[str, Any]) -> RankerConfig:
+    """The config with some keys changed. Raises ConfigError for a key that does not exist or a wrong value."""
+    from r1ranker.config import parse_config
+
+    if not settings:
+        return config
+    return parse_config({"ranker": {**config.model_dump(), **settings}}, "settings").ranker
+
+
+def _candidate(index: int, document: Document) -> Candidate:
+    if isinstance(document, Candidate):
+        return document
+    if isinstance(document, str):
+        return Candidate(str(index), document)
+    if not isinstance(document, dict) or not isinstance(document.get("text"), str):
+        raise InputError(f"document {index}: give a text, or an object with 'text' (and perhaps 'id' and 'name')")
+    name = document.get("name")
+    return Candidate(str(document.get("id", index)), document["text"], None if name is None else str(name))
+
+
+def _result(example: RankingExample, trace: Trace, top_k: int | None, seconds: float) -> RankResult:
+    place = {candidate.id: (k, candidate) for k, candidate in enumerate(example.candidates)}
+    n = len(trace.ranking)
+    results = []
+    for rank, candidate_id in enumerate(trace.ranking[:top_k], start=1):
+        index, candidate = place[candidate_id]
+        results.append(RankedDocument(index, rank, (n - rank + 1) / n, candidate_id, candidate.text))
+    return RankResult(tuple(results), trace, example, replace(trace.usage, seconds=seconds))

@@ -1,0 +1,71 @@
+"""The all-actions policy gradient for turns without thinking: every candidate's reward counts, none is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from r1ranker.config import RunConfig
+from r1ranker.llm.packing import Pack, branch_means, packed_hidden, token_logprobs
+from r1ranker.rankers import IRanker
+from r1ranker.rewards import exclusion_values
+from r1ranker.rl.losses import all_actions_loss, categorical_kl, entropy
+from r1ranker.rl.metrics import Averages
+from r1ranker.rl.policy import Policy, pack_size, split_by_tokens
+from r1ranker.rl.states import State
+
+
+class AllActions:
+    """Computes gradients for a step's states; one optimizer step each call."""
+
+    def __init__(self, policy: Policy, ranker: IRanker, config: RunConfig) -> None:
+        self.policy, self.ranker, self.config = policy, ranker, config
+        if config.train.kl_coef:
+            policy.keep_reference()
+
+    def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:  # noqa: ARG002
+        """The step's minibatches, as indices of states."""
+        size = self.config.train.minibatch_states or len(states)
+        return [list(range(k, min(k + size, len(states)))) for k in range(0, len(states), size)]
+
+    def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:
+        """Accumulate the gradients of one minibatch, in micro-batches."""
+        chosen = [states[k] for k in part]
+        packs = [self._pack(state) for state in chosen]
+        for micro in split_by_tokens([pack_size(p) for p in packs], self.config.train.micro_tokens):
+            self._micro([chosen[k] for k in micro], [packs[k] for k in micro], len(chosen), averages)
+
+    def _pack(self, state: State) -> Pack:
+        request = self.ranker.request(state.example, state.remaining)
+        chat = self.policy.llm.chat
+        return Pack(chat.encode(request.prompt), [chat.encode_text(choice) for choice in request.choices])
+
+    def _micro(self, states: Sequence[State], packs: Sequence[Pack], total: int, averages: Averages) -> None:
+        train, sharpness = self.config.train, self.config.ranker.sharpness
+        with self.policy.compute():
+            batch, _, logprobs = self.policy.packed(packs)
+            ref_logits = None
+            if train.kl_coef:
+                with self.policy.reference() as model:
+                    ref = token_logprobs(model, packed_hidden(model, batch), batch.targets)
+                ref_logits = torch.split(branch_means(ref, batch.lengths) * sharpness, list(batch.branch_counts))
+        logits = torch.split(branch_means(logprobs, batch.lengths) * sharpness, list(batch.branch_counts))
+        loss = logprobs.new_zeros(())
+        for k, (state, scores) in enumerate(zip(states, logits, strict=True)):
+            values = exclusion_values(state.example.relevance, state.remaining)
+            rewards = torch.tensor(values, device=scores.device)
+            expected = -all_actions_loss(scores, rewards)
+            spread = entropy(scores)
+            loss = loss - expected - train.entropy_coef * spread
+            # Chance differs from state to state: what a uniform policy earns says how far this one is above it.
+            averages.add("reward", float(expected.detach()))
+            averages.add("reward_uniform", float(rewards.mean()))
+            averages.add("entropy", float(spread.detach()))
+            averages.add("choices", len(values))
+            if ref_logits is not None:
+                kl = categorical_kl(scores, ref_logits[k])
+                loss = loss + train.kl_coef * kl
+                averages.add("kl", float(kl.detach()))
+        averages.count("tokens", batch.computed_tokens)
+        (loss / total).backward()  # type: ignore[no-untyped-call]

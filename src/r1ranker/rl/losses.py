@@ -1,0 +1,66 @@
+"""Losses: pure functions of log-probs and advantages. Shapes: N tokens, C choices of one state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def all_actions_loss(logits: Tensor, rewards: Tensor) -> Tensor:
+    """Minus the expected reward of a state, summed over all its actions (Sutton et al., 2000; the "all-actions"
+    or expected policy gradient). It has no sampling noise and needs no baseline.
+
+    logits: (C,), the policy is their softmax. rewards: (C,), of each choice.
+    """
+    return -(logits.softmax(0) * rewards).sum()
+
+
+def categorical_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
+    """KL(policy || reference) over the choices of a state, exact, in nats."""
+    logp, logq = logits.log_softmax(0), ref_logits.log_softmax(0)
+    return (logp.exp() * (logp - logq)).sum()
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of a state's policy over its choices, in nats."""
+    logp = logits.log_softmax(0)
+    return -(logp.exp() * logp).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class PPOLoss:
+    """The clipped objective's loss per token, (N,), and what is worth watching."""
+
+    per_token: Tensor
+    approx_kl: Tensor
+    clipfrac: Tensor
+
+
+def ppo_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_epsilon: float) -> PPOLoss:
+    """The clipped surrogate (Schulman et al., 2017, arXiv 1707.06347, eq. 7), negated. All (N,).
+
+    GRPO uses the same with its own advantages. approx_kl is the k3 estimate of KL(old || new)
+    (Schulman, 2020, "Approximating KL divergence").
+    """
+    log_ratio = logprobs - old_logprobs
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
+    per_token = torch.maximum(-advantages * ratio, -advantages * clipped)
+    with torch.no_grad():
+        approx_kl = (ratio - 1 - log_ratio).mean()
+        clipfrac = ((ratio - 1).abs() > clip_epsilon).float().mean()
+    return PPOLoss(per_token, approx_kl, clipfrac)
+
+
+def reference_kl(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """KL(policy || reference) per sampled token, (N,), by the k3 estimate: unbiased and never negative."""
+    log_ratio = ref_logprobs - logprobs
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_epsilon: float) -> Tensor:
+    """The critic's clipped squared error per token, (N,), with the usual factor 1/2."""
+    clipped = old_values + (values - old_values).clamp(-clip_epsilon, clip_epsilon)
+    return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)

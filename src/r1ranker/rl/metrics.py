@@ -1,0 +1,102 @@
+"""What a run says of itself while it trains: JSON lines, TensorBoard where it is installed, a reward curve."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from r1ranker.errors import CheckpointError
+
+
+class Averages:
+    """Weighted means and sums that build up over a step."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._weights: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, float] = defaultdict(float)
+
+    def add(self, name: str, value: float, weight: float = 1.0) -> None:
+        """One value of a mean."""
+        self._sums[name] += value * weight
+        self._weights[name] += weight
+
+    def count(self, name: str, value: float) -> None:
+        """Something that is summed."""
+        self._counts[name] += value
+
+    def result(self) -> dict[str, float]:
+        """Means and sums by name."""
+        return {name: self._sums[name] / self._weights[name] for name in self._sums} | dict(self._counts)
+
+
+class MetricsLog:
+    """`metrics.jsonl` in the run's folder, one line a step, and a TensorBoard log beside it.
+
+    A resumed run drops the lines of steps that it will take again.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
+        self.path = folder / "metrics.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows = [row for row in read_metrics(self.path) if row["step"] < first_step]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self._board = _tensorboard(folder / "tensorboard", first_step)
+
+    def write(self, row: dict[str, float]) -> None:
+        """Append a step's metrics; it is on disk when this returns."""
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            for name, value in row.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, int(row["step"]))
+
+    def plot(self, path: Path, title: str) -> bool:
+        """Draw the reward curve; returns False where matplotlib is not installed or there is nothing to draw."""
+        from r1ranker.errors import MissingExtraError
+        from r1ranker.plotting import plot_curve
+
+        names = [
+            n for n in ("reward", "reward_uniform", "answer_reward", "format_reward") if n in (self.rows or [{}])[-1]
+        ]
+        if not names:
+            return False
+        series: dict[str, list[float]] = {name: [row[name] for row in self.rows] for name in names}
+        try:
+            plot_curve([row["step"] for row in self.rows], series, path, title=title)
+        except MissingExtraError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._board is not None:
+            self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics file. A last line that was cut short by a kill is dropped; any other is an error."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise CheckpointError(f"{path}:{number}: not JSON; move the file away to start a new log") from error
+    return rows
+
+
+def _tensorboard(folder: Path, first_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=first_step)

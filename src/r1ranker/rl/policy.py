@@ -1,0 +1,159 @@
+"""The model that is trained: what is frozen, what it computes over packs, its reference and its critic."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from r1ranker.config import ModelConfig
+from r1ranker.errors import ConfigError, MissingExtraError
+from r1ranker.llm.load import fast_bfloat16, load_model
+from r1ranker.llm.packing import Pack, PackedBatch, causal_lm, collate, packed_hidden, token_logprobs
+from r1ranker.llm.transformers import TransformersLLM
+
+
+def freeze_lower(model: nn.Module, layers: int) -> None:
+    """Freeze the embeddings (and a head tied to them) and the first `layers` layers; 0 freezes nothing.
+
+    Raises ConfigError if that leaves nothing to train.
+    """
+    if layers == 0:
+        return
+    lm = causal_lm(model)
+    blocks = lm.get_decoder().layers
+    if layers >= len(blocks):
+        raise ConfigError(
+            f"model.frozen_layers = {layers}, but the model has {len(blocks)} layers: leave some to train"
+        )
+    lm.get_input_embeddings().requires_grad_(False)
+    for block in blocks[:layers]:
+        block.requires_grad_(False)
+
+
+class Critic(nn.Module):
+    """State values, one a token (the value before it is sampled).
+
+    separate: a copy of the backbone with a linear head, as in the paper. head: a linear head on the
+    policy's own hidden states, which it does not change.
+    """
+
+    def __init__(self, policy: Policy, kind: Literal["separate", "head"]) -> None:
+        super().__init__()
+        self.backbone: nn.Module | None = copy.deepcopy(policy.model) if kind == "separate" else None
+        size = int(causal_lm(policy.model).config.hidden_size)
+        self.head = nn.Linear(size, 1, device=policy.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, batch: PackedBatch, policy_hidden: Tensor) -> Tensor:
+        """Values of a batch's branch tokens, (N,), in fp32."""
+        hidden = policy_hidden.detach() if self.backbone is None else packed_hidden(self.backbone, batch)
+        with torch.autocast(hidden.device.type, enabled=False):
+            values: Tensor = self.head(hidden.float()).squeeze(-1)
+        return values
+
+
+class Policy:
+    """A causal LM with some of its weights set to train, and the backend that samples from it.
+
+    Sampling and training share the weights. Log-probs that a loss compares always come from the packed
+    pass here: in bfloat16 two paths can differ by more than a policy step.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, config: ModelConfig, *, name: str = "policy") -> None:
+        self.config = config
+        self.model = model
+        self.tokenizer = tokenizer
+        device = next(model.parameters()).device
+        self.autocast = config.precision == "bf16" or (config.precision == "auto" and fast_bfloat16(device))
+        if config.lora_rank:
+            self.model = _with_lora(model, config)
+        else:
+            freeze_lower(self.model, config.frozen_layers)
+        self.llm = TransformersLLM(self.model, tokenizer, name=name, autocast=self.autocast)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._reference: nn.Module | None = None
+
+    @classmethod
+    def load(cls, config: ModelConfig) -> Policy:
+        """Load the model of a recipe in float32 (the masters of a bf16 run)."""
+        from r1ranker.assets import fetch_model
+
+        model, tokenizer = load_model(fetch_model(config.path), device=config.device, dtype="float32")
+        return cls(model, tokenizer, config, name=config.path)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def compute(self) -> AbstractContextManager[Any]:
+        """The precision of the run."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
+
+    def packed(self, packs: Sequence[Pack], temperature: float = 1.0) -> tuple[PackedBatch, Tensor, Tensor]:
+        """One packed pass: the batch, hidden states (N, H) and log-probs (N,) of its branch tokens."""
+        batch = collate(packs, device=self.device)
+        hidden = packed_hidden(self.model, batch)
+        return batch, hidden, token_logprobs(self.model, hidden, batch.targets, temperature)
+
+    def keep_reference(self) -> None:
+        """Keep today's weights as the reference of the KL term (LoRA needs no copy: its base is there)."""
+        if not self.config.lora_rank:
+            self._reference = copy.deepcopy(self.model).requires_grad_(False).eval()
+
+    @contextmanager
+    def reference(self) -> Iterator[nn.Module]:
+        """The reference model, without gradients. Raises ValueError if `keep_reference` was not called."""
+        with torch.no_grad():
+            if self.config.lora_rank:
+                with self.model.disable_adapter():  # type: ignore[operator]
+                    yield self.model
+            elif self._reference is None:
+                raise ValueError("there is no reference model: call keep_reference() first")
+            else:
+                yield self._reference
+
+    def reference_logprobs(self, batch: PackedBatch, temperature: float = 1.0) -> Tensor:
+        """The reference's log-probs of a batch's branch tokens, (N,)."""
+        with self.reference() as model:
+            return token_logprobs(model, packed_hidden(model, batch), batch.targets, temperature)
+
+
+def _with_lora(model: nn.Module, config: ModelConfig) -> nn.Module:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtraError("model.lora_rank > 0", "peft", "lora") from error
+    layers = int(causal_lm(model).config.num_hidden_layers)
+    if config.frozen_layers >= layers:
+        raise ConfigError(f"model.frozen_layers = {config.frozen_layers}, but the model has {layers} layers")
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules="all-linear",
+        layers_to_transform=list(range(config.frozen_layers, layers)),
+        task_type="CAUSAL_LM",
+    )
+    wrapped: nn.Module = get_peft_model(model, lora)
+    return wrapped
+
+
+def split_by_tokens(sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Indices of like size together, each part within about `limit` positions when padded to its longest."""
+    parts: list[list[int]] = []
+    for k in sorted(range(len(sizes)), key=lambda k: (sizes[k], k)):
+        if not parts or sizes[k] * (len(parts[-1]) + 1) > limit:
+            parts.append([])
+        parts[-1].append(k)
+    return parts
+
+
+def pack_size(pack: Pack) -> int:
+    """Positions a pack takes."""
+    return len(pack.trunk) + sum(len(branch) - 1 for branch in pack.branches)

@@ -1,0 +1,182 @@
+"""PPO and GRPO on sampled completions: roll out, judge, assign credit, and compute gradients over packs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from r1ranker.config import RunConfig
+from r1ranker.llm.packing import Pack
+from r1ranker.rankers import DRanker, IRanker
+from r1ranker.rewards import Reward, exclusion_reward, ranking_reward
+from r1ranker.rl.advantages import explained_variance, gae, grpo_advantages, reward_at_end, whiten
+from r1ranker.rl.losses import ppo_loss, reference_kl, value_loss
+from r1ranker.rl.metrics import Averages
+from r1ranker.rl.policy import Critic, Policy, pack_size, split_by_tokens
+from r1ranker.rl.states import State
+from r1ranker.types import Completion, ParsedAnswer, Request, Sampling
+
+
+@dataclass
+class Group:
+    """Completions of one state, as one pack. Tensors are flat over the pack's tokens, branch by branch: (N,)."""
+
+    state: State
+    pack: Pack
+    rewards: list[Reward]
+    old_logprobs: Tensor = field(default_factory=lambda: torch.empty(0))
+    old_values: Tensor = field(default_factory=lambda: torch.empty(0))
+    advantages: Tensor = field(default_factory=lambda: torch.empty(0))
+    returns: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each completion."""
+        return [len(branch) for branch in self.pack.branches]
+
+
+class Sampled:
+    """A step: sample `group_size` completions of each state, then PPO or GRPO updates over them."""
+
+    def __init__(self, policy: Policy, ranker: IRanker | DRanker, config: RunConfig) -> None:
+        self.policy, self.ranker, self.config = policy, ranker, config
+        self.critic = Critic(policy, config.train.critic) if config.train.algorithm == "ppo" else None
+        if config.train.kl_coef:
+            policy.keep_reference()
+        self._groups: list[Group] = []
+
+    def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:
+        """Roll out and judge; returns the minibatches (indices of states) of all epochs."""
+        self._groups = self.roll_out(states, averages, step)
+        self._before(averages)
+        self._assign_credit(averages)
+        size = self.config.train.minibatch_states or len(states)
+        out = []
+        for epoch in range(self.config.train.epochs):
+            order = list(range(len(states)))
+            random.Random(f"{self.config.seed}/minibatches/{step}/{epoch}").shuffle(order)
+            out += [order[k : k + size] for k in range(0, len(order), size)]
+        return out
+
+    def roll_out(self, states: Sequence[State], averages: Averages, step: int) -> list[Group]:
+        """Sample and judge; all completions of a state share its prompt."""
+        train = self.config.train
+        requests = [self._request(state) for state in states]
+        sampling = Sampling(
+            temperature=train.temperature,
+            max_tokens=self.config.ranker.max_tokens,
+            seed=random.Random(f"{self.config.seed}/rollout/{step}").getrandbits(62),
+        )
+        repeated = [request for request in requests for _ in range(train.group_size)]
+        completions = self.policy.llm.complete(repeated, sampling)
+        groups = []
+        for k, (state, request) in enumerate(zip(states, requests, strict=True)):
+            own = completions[k * train.group_size : (k + 1) * train.group_size]
+            rewards = []
+            for completion in own:
+                parsed = self._parse(state, request, completion)
+                rewards.append(self._reward(state, parsed))
+                self._watch(rewards[-1], parsed, completion, averages)
+            trunk = self.policy.llm.chat.encode(request.prompt)
+            groups.append(Group(state, Pack(trunk, [c.token_ids for c in own]), rewards))
+        return groups
+
+    def _request(self, state: State) -> Request:
+        if isinstance(self.ranker, DRanker):
+            request = self.ranker.request(state.example)
+        else:
+            request = self.ranker.request(state.example, state.remaining)
+        # Nothing is kept for a later turn: a training state has none. Choices are for scoring, not for sampling.
+        return Request(request.prompt, stop=request.stop)
+
+    def _parse(self, state: State, request: Request, completion: Completion) -> ParsedAnswer:
+        if isinstance(self.ranker, DRanker):
+            return self.ranker.parse(state.example, request, completion)
+        return self.ranker.parse(state.example, state.remaining, request, completion)
+
+    def _reward(self, state: State, parsed: ParsedAnswer) -> Reward:
+        if isinstance(self.ranker, DRanker):
+            return ranking_reward(parsed, state.example.relevance, state.example.ids)
+        return exclusion_reward(parsed, state.example.relevance, state.remaining)
+
+    def _watch(self, reward: Reward, parsed: ParsedAnswer, completion: Completion, averages: Averages) -> None:
+        averages.add("reward", reward.total)
+        averages.add("answer_reward", reward.answer)
+        averages.add("format_reward", reward.format + reward.tags)
+        averages.add("coverage_reward", reward.coverage)
+        averages.add("well_formed", float(parsed.well_formed))
+        averages.add("answered", float(bool(parsed.ids)))
+        averages.add("completion_tokens", completion.completion_tokens)
+        averages.add("cut_off", float(completion.finish == "length"))
+
+    def _before(self, averages: Averages) -> None:
+        """Log-probs and values as they are before the first update, by the very pass that trains."""
+        with torch.no_grad(), self.policy.compute():
+            for micro in self._micro_batches(range(len(self._groups))):
+                groups = [self._groups[k] for k in micro]
+                batch, hidden, logprobs = self.policy.packed([g.pack for g in groups], self.config.train.temperature)
+                sizes = [sum(g.lengths) for g in groups]
+                for group, part in zip(groups, torch.split(logprobs.float(), sizes), strict=True):
+                    group.old_logprobs = part
+                if self.critic is not None:
+                    for group, part in zip(groups, torch.split(self.critic(batch, hidden), sizes), strict=True):
+                        group.old_values = part
+        averages.add("entropy_estimate", -float(torch.cat([g.old_logprobs for g in self._groups]).mean()))
+
+    def _assign_credit(self, averages: Averages) -> None:
+        if self.critic is None:
+            for group in self._groups:
+                totals = torch.tensor([r.total for r in group.rewards])
+                averages.add("reward_std", float(totals.std(correction=0)))
+                spread = torch.repeat_interleave(grpo_advantages(totals), torch.tensor(group.lengths))
+                group.advantages = spread.to(self.policy.device)
+            return
+        train = self.config.train
+        for group in self._groups:
+            parts = []
+            for reward, values in zip(group.rewards, torch.split(group.old_values.cpu(), group.lengths), strict=True):
+                token_rewards = reward_at_end(reward.total, len(values))
+                parts.append(gae(token_rewards, values, train.gamma, train.gae_lambda))
+            group.advantages = torch.cat([advantage for advantage, _ in parts]).to(self.policy.device)
+            group.returns = torch.cat([returns for _, returns in parts]).to(self.policy.device)
+        for group, advantages in zip(self._groups, whiten([g.advantages for g in self._groups]), strict=True):
+            group.advantages = advantages
+        values, returns = (torch.cat([getattr(g, name) for g in self._groups]) for name in ("old_values", "returns"))
+        averages.add("explained_variance", explained_variance(values, returns))
+
+    def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:  # noqa: ARG002
+        """Accumulate the gradients of one minibatch: means over its tokens, in micro-batches."""
+        total = sum(sum(self._groups[k].lengths) for k in part)
+        for micro in self._micro_batches(part):
+            self._micro([self._groups[k] for k in micro], total, averages)
+
+    def _micro(self, groups: Sequence[Group], total: int, averages: Averages) -> None:
+        train = self.config.train
+        advantages, old = (torch.cat([getattr(g, name) for g in groups]) for name in ("advantages", "old_logprobs"))
+        with self.policy.compute():
+            batch, hidden, logprobs = self.policy.packed([g.pack for g in groups], train.temperature)
+            ref = self.policy.reference_logprobs(batch, train.temperature) if train.kl_coef else None
+            values = self.critic(batch, hidden) if self.critic is not None else None
+        surrogate = ppo_loss(logprobs, old, advantages, train.clip_epsilon)
+        loss = surrogate.per_token.sum()
+        averages.add("approx_kl", float(surrogate.approx_kl), weight=len(old))
+        averages.add("clipfrac", float(surrogate.clipfrac), weight=len(old))
+        if ref is not None:
+            kl = reference_kl(logprobs, ref)
+            loss = loss + train.kl_coef * kl.sum()
+            averages.add("kl", float(kl.detach().mean()), weight=len(old))
+        if values is not None:
+            old_values, returns = (torch.cat([getattr(g, name) for g in groups]) for name in ("old_values", "returns"))
+            error = value_loss(values, old_values, returns, train.value_clip)
+            loss = loss + error.sum()
+            averages.add("value_loss", float(error.detach().mean()), weight=len(old))
+        averages.count("tokens", batch.computed_tokens)
+        (loss / total).backward()  # type: ignore[no-untyped-call]
+
+    def _micro_batches(self, part: Sequence[int] | range) -> list[list[int]]:
+        sizes = [pack_size(self._groups[k].pack) for k in part]
+        return [[part[k] for k in micro] for micro in split_by_tokens(sizes, self.config.train.micro_tokens)]

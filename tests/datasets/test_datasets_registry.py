@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from r1ranker import assets
+from r1ranker.datasets import DATASETS, load_dataset
+from r1ranker.errors import ConfigError, InputError
+
+INTER = "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(f"u\t{i}\t{i}\n" for i in range(21))
+ITEM = "item_id:token\ttitle:token_seq\n" + "".join(f"{i}\tTitle {i}\n" for i in range(50))
+LIST = json.dumps({"query": "q", "passages": {"passage_text": list("abcdefghi"), "is_selected": [1] + [0] * 8}})
+TABLE = "q_id,query,llm,effect,cost\n0,q,a,1,100\n0,q,b,0.5,0\n"
+
+
+def recommendation_folder(folder: Path) -> Path:
+    (folder / "x.inter").write_text(INTER)
+    (folder / "x.item").write_text(ITEM)
+    return folder
+
+
+def test_the_nine_names_have_the_papers_settings() -> None:
+    assert list(DATASETS) == [
+        *("rec-movie", "rec-music", "rec-game"),
+        *("router-performance", "router-balance", "router-cost"),
+        *("passage-5", "passage-7", "passage-9"),
+    ]
+    assert {k: v for k, v in DATASETS["rec-movie"].defaults.items() if k != "item_type"} == {
+        "history": 20,
+        "candidates": 20,
+    }
+    weights = [tuple(DATASETS[f"router-{n}"].defaults.values()) for n in ("performance", "balance", "cost")]
+    assert weights == [(1.0, 0.0), (0.5, 0.5), (0.2, 0.8)]
+    assert [DATASETS[f"passage-{n}"].defaults["candidates"] for n in (5, 7, 9)] == [5, 7, 9]
+    for info in DATASETS.values():
+        assert set(info.defaults) <= set(info.options)
+        assert all((info.description, info.source, info.licence, info.needs))
+
+
+def test_rec_movie_fetches_its_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = recommendation_folder(tmp_path)
+    monkeypatch.setattr(assets, "fetch_data", lambda name: {"ml-100k": folder}[name])
+    data = load_dataset("rec-movie", test_fraction=1.0)
+    assert (data.name, len(data.test), data.test[0].item_type) == ("rec-movie", 1, "movie")
+    assert data.test[0].history == tuple(f"Title {i}" for i in range(20))
+
+
+def test_the_titled_interactions_are_preferred(tmp_path: Path) -> None:
+    folder = recommendation_folder(tmp_path)
+    (folder / "x.inter").rename(folder / "x.titled.inter")
+    (folder / "x.all.inter.gz").write_text("broken")
+    assert len(load_dataset("rec-music", source=folder, test_fraction=1.0).test) == 1
+    assert len(load_dataset("rec-music", source=folder / "x.titled.inter").train) == 1
+    with pytest.raises(InputError, match=r"x\.all\.inter\.gz is not a whole gzip file"):
+        load_dataset("rec-music", source=folder / "x.all.inter.gz")
+
+
+def test_router_weights_come_from_the_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    best = {
+        name: list(load_dataset(f"router-{name}", source=tmp_path, test_fraction=1).test[0].relevance)
+        for name in ("performance", "balance", "cost")
+    }
+    # balance: a .5 - .5 = 0, b .25 - 0; cost: a .2 - .8, b .1 - 0
+    assert best == {"performance": ["a"], "balance": ["b"], "cost": ["b"]}
+
+
+def test_a_pair_of_passage_files_is_found(tmp_path: Path) -> None:
+    (tmp_path / "x_dev.jsonl").write_text(LIST)
+    single = load_dataset("passage-7", source=tmp_path, test_fraction=1.0)
+    assert [e.id for e in single.test] == ["passage-7:x_dev:1"]
+    (tmp_path / "x_test.jsonl").write_text(LIST.replace('"q"', '"other"'))
+    pair = load_dataset("passage-7", source=tmp_path)
+    assert [e.id for e in pair.train + pair.test] == ["passage-7:x_dev:1", "passage-7:x_test:1"]
+    assert len(pair.train) == len(pair.test) == 1
+    assert len(load_dataset("passage-5", source=tmp_path / "x_test.jsonl").train[0].candidates) == 5
+    (tmp_path / "x_train.jsonl").write_text(LIST.replace('"q"', '"third"'))
+    assert load_dataset("passage-9", source=tmp_path).train[0].query == "third"  # train goes before dev
+
+
+def test_a_path_of_a_users_own_file_is_read_for_testing(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    rows = [json.dumps({"query": f"q{i}", "candidates": ["a", "b"], "group": str(i // 2)}) for i in range(8)]
+    path.write_text("\n".join([*rows, "{"]))
+    data = load_dataset(str(path))
+    assert (len(data.train), [e.id for e in data.test]) == (0, [str(i) for i in range(1, 9)])
+    assert data.notes[0].startswith(f"line dropped: {path}:9: not valid JSON")
+    split = load_dataset(str(path), test_fraction=0.5)
+    assert (len(split.train), len(split.test)) == (4, 4)  # Dataset itself checks that groups stay together
+    path.write_text("{")
+    with pytest.raises(InputError, match="holds no example"):
+        load_dataset(str(path))
+
+
+def test_unknown_names_and_options_name_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown data set 'rec-movies': did you mean 'rec-movie'"):
+        load_dataset("rec-movies")
+    with pytest.raises(ConfigError, match="no option 'candidate': did you mean 'candidates'"):
+        load_dataset("passage-5", source=tmp_path, candidate=3)
+    with pytest.raises(ConfigError, match="no option 'history'; it has test_fraction, seed"):
+        load_dataset("mine.jsonl", history=3)
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "rec-movie"])
+def test_a_missing_source_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"'{name}' needs a source: the folder that holds "):
+        load_dataset(name)
+    with pytest.raises(InputError, match="nowhere, does not exist"):
+        load_dataset(name, source=tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no "):
+        load_dataset(name, source=tmp_path)
+
+
+def test_several_files_of_a_kind_are_not_guessed_among(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(TABLE)
+    with pytest.raises(InputError, match=r"several files for \*\.csv \(a\.csv, b\.csv\)"):
+        load_dataset("router-cost", source=tmp_path)
+    assert len(load_dataset("router-cost", source=tmp_path / "b.csv").train) == 1

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1ranker.datasets import Dataset, build_passage
+from r1ranker.errors import InputError
+
+
+def row(query: str, count: int, selected: tuple[int, ...], **more: Any) -> dict[str, Any]:
+    marks = [int(i in selected) for i in range(count)]
+    return {
+        "query": query,
+        "passages": {"passage_text": [f"{query} {i}" for i in range(count)], "is_selected": marks},
+    } | more
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("\n".join(json.dumps(r) for r in rows))
+    return path
+
+
+def build(path: Path, **options: Any) -> Dataset:
+    return build_passage([path], **{"name": "passage", "candidates": 3, "test_fraction": 0.0, **options})
+
+
+def test_given_takes_the_first_passages_and_always_the_selected_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row("early", 6, (1,)), row("late", 6, (4,)))
+    by_query = {e.query: e for e in build(path).train}
+    assert sorted(by_query["early"].ids) == ["p1", "p2", "p3"]
+    assert dict(by_query["early"].relevance) == {"p2": 1.0}
+    assert sorted(by_query["late"].ids) == ["p1", "p2", "p5"]
+    assert dict(by_query["late"].relevance) == {"p5": 1.0}
+    assert {c.id: c.text for c in by_query["late"].candidates}["p5"] == "late 4"
+    assert by_query["late"].id == "passage:a:2"
+    assert by_query["late"].scenario == by_query["late"].item_type == "passage"
+
+
+def test_random_draws_from_the_whole_list(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *(row(f"q{n}", 6, (2,)) for n in range(60)))
+    examples = build(path, negatives="random").train
+    assert {i for e in examples for i in e.ids} == {f"p{n}" for n in range(1, 7)}
+    assert all(len(e.ids) == 3 and "p3" in e.ids for e in examples)
+    assert {e.ids.index("p3") for e in examples} == {0, 1, 2}  # shuffled
+
+
+def test_lists_that_do_not_qualify_are_dropped_and_counted(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        row("good", 3, (0,)),
+        row("none", 3, ()),
+        row("two", 3, (0, 1)),
+        row("few", 2, (0,)),
+        row("long" * 100, 3, (0,)),
+        {"query": "blank", "passages": {"passage_text": ["", "b", "c"], "is_selected": [0, 1, 0]}},
+    )
+    data = build(path, max_characters=1000)
+    assert {e.query for e in data.train} == {"good", "blank"}
+    assert data.notes == (
+        "2 lists dropped: not exactly one passage is selected",
+        "1 lists dropped: fewer than 3 passages",
+        "1 lists dropped: more than 1000 characters in all",
+        "1 lists kept although a passage is blank",
+    )
+    assert len(build(path, max_characters=None).train) == 3
+    # "good 0" and its like have 6 characters: 18 in all still fit.
+    assert [len(build(path, max_characters=n).train) for n in (17, 18)] == [1, 2]
+
+
+def test_the_official_layout_is_read_too(tmp_path: Path) -> None:
+    passages = [{"is_selected": n == 1, "passage_text": f"t{n}", "url": "u"} for n in range(3)]
+    path = write(tmp_path / "a.v1.jsonl", {"query_id": 19, "query": "q", "answers": ["a"], "passages": passages})
+    (example,) = build(path).train
+    assert (example.id, dict(example.relevance)) == ("passage:a:19", {"p2": 1.0})
+    assert {c.id: c.text for c in example.candidates} == {"p1": "t0", "p2": "t1", "p3": "t2"}
+
+
+def test_equal_queries_stay_together(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", row("Who?", 3, (0,)), row(" who? ", 4, (1,)), row("where?", 3, (2,)))
+    for seed in range(8):
+        data = build(path, test_fraction=0.5, seed=seed)
+        sides = [{e.id[-1] for e in side} for side in (data.train, data.test)]
+        assert sorted(sides, key=len) == [{"3"}, {"1", "2"}]
+
+
+def test_a_test_file_is_used_whole_and_its_queries_leave_train(tmp_path: Path) -> None:
+    train = write(tmp_path / "dev.jsonl", row("a", 3, (0,)), row("b", 3, (0,)), row("none", 3, ()))
+    test = write(tmp_path / "test.jsonl", row("B", 3, (0,)), row("c", 3, (0,)), row("few", 2, (0,)))
+    data = build(train, test_path=test)
+    assert [e.id for e in data.train] == ["passage:dev:1"]
+    assert {e.id for e in data.test} == {"passage:test:1", "passage:test:2"}
+    assert data.popularity == {}
+    assert data.notes == (
+        "1 train lists dropped: not exactly one passage is selected",
+        "1 test lists dropped: fewer than 3 passages",
+        "1 train lists dropped: the query is a test query",
+    )
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", *(row(f"q{n}", 6, (2,)) for n in range(6)))
+    prints = [build(path, seed=s, test_fraction=0.5).fingerprint() for s in (0, 0, 1)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("", {}, r"a\.jsonl is empty"),
+        ("\n{", {}, r"a\.jsonl:2: .*: repair or remove the line"),
+        ('{"query": "q"}', {}, r"a\.jsonl:1: no 'query' \(a text\) and 'passages'"),
+        ('{"query": "q", "passages": {"passage_text": ["a"], "is_selected": []}}', {}, "of the same length"),
+        ('{"query": "q", "passages": {"passage_text": [1], "is_selected": [0]}}', {}, "must hold texts"),
+        ('{"query": "q", "passages": {"passage_text": ["a"], "is_selected": [2]}}', {}, "'is_selected' 0 or 1"),
+        (json.dumps(row("q", 2, (0,))), {}, r"no list qualifies \(1 lists dropped: fewer than 3 passages\)"),
+        (json.dumps(row("q", 3, (0,))), {"candidates": 1}, "candidates is 1"),
+        (json.dumps(row("q", 3, (0,))), {"negatives": "hard"}, "negatives is 'hard'"),
+    ],
+)
+def test_what_cannot_be_used_is_told(tmp_path: Path, content: str, options: dict[str, Any], message: str) -> None:
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(InputError, match=message):
+        build(tmp_path / "a.jsonl", **options)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import gzip
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1ranker.datasets import Dataset, build_recommendation, read_recbole
+from r1ranker.errors import InputError
+
+ITEMS = "item_id:token\tmovie_title:token_seq\trelease_year:token\n" + "".join(
+    f"{row}\n"
+    for row in (
+        "1\tMatrix, The\t1999",
+        "2\tToy Story\t1995",
+        "3\t\t1990",
+        "4\ttoy  story\t1995",
+        "5\tEnfer, L'\t1994",
+        "6\tSeven (1995)\t1995",
+        "7\tunkonwn\tunkonwn",
+        "8\tRoof, The (Toit, Le)\tV",
+        "9\tSalt &lrm;&amp; Pepper &copy\t1968",
+    )
+)
+INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + "".join(
+    f"{row}\n"
+    for row in (
+        "u\t2\t5\t30",
+        "u\t1\t5\t10",
+        "u\t6\t5\t20",
+        "u\t5\t5\t20",
+        "u\t4\t5\t5",
+        "u\t3\t5\t1",
+        "v\t9\t1\t0",
+    )
+)
+
+
+def write(folder: Path, inter: str, item: str) -> tuple[Path, Path]:
+    paths = folder / "a.inter", folder / "a.item"
+    paths[0].write_text(inter)
+    paths[1].write_text(item)
+    return paths
+
+
+def made(folder: Path, users: int = 12, length: int = 8, items: int = 40) -> tuple[Path, Path]:
+    """Users with random histories over titled items; user 0 is short."""
+    rng = random.Random(5)
+    rows = [
+        f"{user}\t{key}\t{when}"
+        for user in range(users)
+        for when, key in enumerate(rng.sample(range(items), 3 if user == 0 else length))
+    ]
+    inter = "user_id:token\titem_id:token\ttimestamp:float\n" + "\n".join(rows)
+    item = "item_id:token\ttitle:token_seq\n" + "\n".join(f"{i}\tTitle {i}" for i in range(items))
+    return write(folder, inter, item)
+
+
+def build(paths: tuple[Path, Path], **options: Any) -> Dataset:
+    settings = {"name": "rec", "item_type": "movie", "history": 4, "candidates": 5, **options}
+    return build_recommendation(*paths, **settings)
+
+
+def test_titles_are_readable_and_double_ones_merged(tmp_path: Path) -> None:
+    data = read_recbole(*write(tmp_path, INTER, ITEMS))
+    assert data.titles == {
+        "1": "The Matrix (1999)",
+        "2": "Toy Story (1995)",
+        "5": "L'Enfer (1994)",
+        "6": "Seven (1995)",
+        "8": "The Roof (Toit, Le)",
+        "9": "Salt & Pepper &copy (1968)",
+    }
+    # Item 4 is item 2 under another id: the earlier of both interactions counts. 6 and 5 tie: file order.
+    assert data.sequences == {"u": ("2", "1", "6", "5"), "v": ("9",)}
+    assert data.notes == (
+        "2 items without a title dropped",
+        "1 items merged into an earlier one with the same title",
+        "1 interactions with items without a title dropped",
+        "1 repeated interactions of a user with the same title dropped",
+    )
+
+
+def test_gzipped_files_and_files_without_times_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.inter.gz").write_bytes(gzip.compress(b"user_id:token\titem_id:token\nu\t2\nu\t1\n"))
+    (tmp_path / "a.item.gz").write_bytes(gzip.compress(b"item_id:token\tname:token\r\n1\tA\r\n2\tB\r\n"))
+    data = read_recbole(tmp_path / "a.inter.gz", tmp_path / "a.item.gz")
+    assert data.sequences == {"u": ("2", "1")}
+    assert data.titles == {"1": "A", "2": "B"}
+
+
+@pytest.mark.parametrize(
+    ("inter", "item", "message"),
+    [
+        (INTER + "w\t1\n", ITEMS, r"a\.inter:9: 2 cells where the header has 4"),
+        (INTER + "w\t1\t5\tsoon\n", ITEMS, r"a\.inter:9: the timestamp is 'soon'"),
+        (INTER + "w\t1\t5\tnan\n", ITEMS, r"a\.inter:9: the timestamp is 'nan'"),
+        (INTER, ITEMS + "10\tX\n", r"a\.item:11: 2 cells where the header has 3"),
+        ("", ITEMS, r"a\.inter:1: no column user_id, item_id in the header"),
+        (INTER, "item_id:token\tbrand:token\n", r"a\.item:1: no column title or movie_title"),
+        (INTER, ITEMS.splitlines()[0], "no interaction with an item that"),
+    ],
+)
+def test_malformed_files_are_told_with_file_and_line(tmp_path: Path, inter: str, item: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_recbole(*write(tmp_path, inter, item))
+
+
+def test_next_takes_the_first_items_and_the_one_after_them(tmp_path: Path) -> None:
+    paths = made(tmp_path)
+    sequences = read_recbole(*paths).sequences
+    data = build(paths, test_users=3)
+    assert (len(data.train), len(data.test)) == (8, 3)
+    assert data.notes == ("1 users with fewer than 5 items dropped",)
+    for example in data.train + data.test:
+        items = sequences[example.group]
+        assert example.id == f"rec:user:{example.group}"
+        assert example.history == tuple(f"Title {i}" for i in items[:4])
+        assert dict(example.relevance) == {items[4]: 1.0}
+        assert (example.scenario, example.item_type, len(example.candidates)) == ("recommendation", "movie", 5)
+        assert all(c.text == f"Title {c.id}" for c in example.candidates)
+    places = {example.ids.index(next(iter(example.relevance))) for example in data.train}
+    assert len(places) > 1  # the positive does not always stand in the same place
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), target=st.sampled_from(["next", "random"]), count=st.integers(1, 6))
+def test_negatives_are_new_to_the_user_and_users_do_not_leak(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, target: str, count: int
+) -> None:
+    paths = made(tmp_path_factory.getbasetemp(), items=14)
+    sequences = read_recbole(*paths).sequences
+    data = build(paths, seed=seed, target=target, examples_per_user=count, candidates=7)
+    assert not {e.group for e in data.train} & {e.group for e in data.test}
+    assert (len(data.train), len(data.test)) == (9 * count, 2)
+    for example in data.train + data.test:
+        (positive,) = example.relevance
+        items = sequences[example.group]
+        place = items.index(positive)
+        assert example.history == tuple(f"Title {i}" for i in items[place - 4 : place])
+        assert set(example.ids) & set(items) == {positive}
+        assert len(set(example.ids)) == 7
+
+
+def test_random_targets_of_a_user_differ_as_long_as_there_are_any(tmp_path: Path) -> None:
+    data = build(made(tmp_path), target="random", examples_per_user=6)
+    user = data.train[0].group
+    mine = [e for e in data.train if e.group == user]
+    assert [e.id for e in mine] == [f"rec:user:{user}", *(f"rec:user:{user}:{n}" for n in range(2, 7))]
+    targets = [next(iter(e.relevance)) for e in mine]
+    assert len(set(targets[:4])) == 4  # 8 items, 4 of history: 4 places
+    assert targets[4:] == targets[:2]
+    assert set(mine[0].ids) != set(mine[4].ids)
+
+
+def test_popularity_counts_train_users_only(tmp_path: Path) -> None:
+    paths = made(tmp_path)
+    sequences = read_recbole(*paths).sequences
+    data = build(paths, test_users=9)
+    first, second = (sequences[e.group] for e in data.train)
+    assert data.popularity == {i: (i in first) + (i in second) for i in {*first, *second}}
+
+
+def test_the_seed_decides_and_users_do_not_depend_on_each_other(tmp_path: Path) -> None:
+    paths = made(tmp_path)
+    assert build(paths).fingerprint() == build(paths).fingerprint()
+    assert build(paths).fingerprint() != build(paths, seed=1).fingerprint()
+    assert build(paths, test_users=0).train[-2:] == build(paths, test_users=9).train
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"history": 0}, "history is 0"),
+        ({"candidates": 1}, "candidates 1"),
+        ({"examples_per_user": 0}, "examples_per_user 0"),
+        ({"target": "last"}, "target is 'last'"),
+        ({"history": 8}, "no user has 9 titled items"),
+        ({"candidates": 34}, "33 left as negatives"),
+        ({"test_users": 12}, "12 test groups are asked for, but there are 11"),
+    ],
+)
+def test_numbers_that_cannot_be_used_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(made(tmp_path), **options)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1ranker.datasets import Dataset, build_routing
+from r1ranker.errors import InputError
+
+HEADER = "q_id,task_id,query,llm,effect,cost,response\n"
+# Costs run from 0 to 100 over the whole table, so a cost of 50 is 0.5 when scaled.
+TABLE = HEADER + (
+    '0,nq,who?,org/small,0.5,0,"two\nlines, ""quoted"""\n'
+    "0,nq,who?,org/large,1.0,100,x\n"
+    "0,nq,who?,org/mid,1.0,50,x\n"
+    "1,nq,where?,org/small,0.0,10,x\n"
+    "1,nq,where?,org/large,0.0,100,x\n"
+    "2,nq, WHO?  ,org/small,1.0,20,x\n"
+    "2,nq, WHO?  ,org/large,0.5,80,x\n"
+    "2,nq, WHO?  ,org/mid,0.5,60,x\n"
+    "3,nq,lonely,org/small,1,1,x\n"
+)
+
+
+def build(folder: Path, text: str = TABLE, **options: Any) -> Dataset:
+    path = folder / "router.csv"
+    path.write_text(text)
+    return build_routing(path, **{"name": "router", "test_fraction": 0.0, **options})
+
+
+def best(data: Dataset) -> dict[str, set[str]]:
+    return {e.id.split(":")[-1]: {i.split("/")[1] for i in e.relevance} for e in data.train + data.test}
+
+
+@pytest.mark.parametrize(
+    ("effect", "cost", "ties", "expected"),
+    [
+        (1.0, 0.0, "set", {"0": {"large", "mid"}, "1": {"small", "large"}, "2": {"small"}}),
+        (1.0, 0.0, "first", {"0": {"large"}, "1": {"small"}, "2": {"small"}}),
+        # query 0: small .25 - 0, large .5 - .5, mid .5 - .25: a tie of small and mid.
+        (0.5, 0.5, "set", {"0": {"small", "mid"}, "1": {"small"}, "2": {"small"}}),
+        (0.2, 0.8, "set", {"0": {"small"}, "1": {"small"}, "2": {"small"}}),
+    ],
+)
+def test_the_best_by_effect_and_scaled_cost(
+    tmp_path: Path, effect: float, cost: float, ties: str, expected: dict[str, set[str]]
+) -> None:
+    data = build(tmp_path, effect_weight=effect, cost_weight=cost, ties=ties)
+    assert best(data) == expected
+    assert all(grade == 1.0 for e in data.train for grade in e.relevance.values())
+    prior = {f"org/{llm}": sum(llm in s for s in expected.values()) for s in expected.values() for llm in s}
+    assert data.popularity == prior
+
+
+def test_what_is_odd_is_counted(tmp_path: Path) -> None:
+    data = build(tmp_path, TABLE + "3,nq,lonely,org/small,0,9,x\n")
+    assert data.notes == (
+        "1 rows dropped whose query and LLM stand further up",
+        "1 queries with rows of fewer than 2 LLMs dropped",
+        "1 queries lack rows of some of the 3 LLMs",
+        "1 queries repeat another one's text and were split together with it",
+        "1 queries kept on which all LLMs tie as best",
+    )
+    assert {e.id: len(e.candidates) for e in data.train} == {
+        "router:query:nq:0": 3,
+        "router:query:nq:1": 2,
+        "router:query:nq:2": 3,
+    }
+
+
+def test_equal_queries_stay_together(tmp_path: Path) -> None:
+    for seed in range(8):
+        data = build(tmp_path, test_fraction=0.5, seed=seed)
+        sides = [{e.id[-1] for e in side} for side in (data.train, data.test)]
+        assert sorted(sides, key=len) == [{"1"}, {"0", "2"}]
+
+
+def test_llms_are_described_by_their_cost_on_train_queries_or_as_given(tmp_path: Path) -> None:
+    (example, *_) = build(tmp_path).train
+    texts = {c.id: (c.name, c.text) for c in example.candidates}
+    assert texts["org/small"] == ("small", "small, about 10 cost units a query")  # (0 + 10 + 20) / 3
+    seed = next(s for s in range(9) if len(build(tmp_path, test_fraction=0.5, seed=s).train) == 1)
+    (only,) = build(tmp_path, test_fraction=0.5, seed=seed).train
+    assert {c.text for c in only.candidates} == {
+        "small, about 10 cost units a query",
+        "large, about 100 cost units a query",
+    }
+    given = {"org/small": "tiny but quick", "mid": "middling", "another": "is not in the table"}
+    (example, *_) = build(tmp_path, descriptions=given).train
+    texts = {c.id: (c.name, c.text) for c in example.candidates}
+    assert texts["org/small"] == ("small", "tiny but quick")
+    file = tmp_path / "llms.json"
+    file.write_text(json.dumps({"small": {"feature": "tiny but quick", "size": "1B"}, "mid": "middling"}))
+    assert build(tmp_path, descriptions=file).fingerprint() == build(tmp_path, descriptions=given).fingerprint()
+
+
+def test_names_that_would_clash_are_kept_whole(tmp_path: Path) -> None:
+    data = build(tmp_path, HEADER + "0,t,q,a/x,1,1,\n0,t,q,b/x,0,2,\n0,t,q,b/y,0,2,\n")
+    assert {c.name for c in data.train[0].candidates} == {"a/x", "b/x", "y"}
+
+
+def test_gzip_long_responses_and_tables_without_task_id_are_read(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    text = f"llm,query,q_id,cost,effect,response\na,q,0,1,1,{'x' * 200_000}\nb,q,0,2,0,\n"
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    data = build_routing(path, name="r", test_fraction=1.0)
+    assert [e.id for e in data.test] == ["r:query:0"]
+    assert dict(data.test[0].relevance) == {"a": 1.0}
+    assert data.popularity == {}  # nothing is known of train queries
+    assert {c.text for c in data.test[0].candidates} == {"a", "b"}
+    assert csv.field_size_limit() == limit
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    prints = [build(tmp_path, seed=s, test_fraction=0.5).fingerprint() for s in (0, 0, 1)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", {}, r"router\.csv:1: no column q_id, query, llm, effect, cost"),
+        ("q_id,query,model,effect,cost\n", {}, r"no column llm in the header \(q_id, query, model"),
+        (HEADER, {}, r"router\.csv has a header but no rows"),
+        (TABLE + "4,nq,q,a,nan,1,x\n", {}, r"router\.csv:12: effect of 'a' is 'nan'"),
+        (TABLE + "4,nq,q,a,1,,x\n", {}, r"router\.csv:12: cost of 'a' is ''"),
+        (TABLE + "4,nq,q,a\n", {}, r"router\.csv:12: 4 cells where the header has 7"),
+        (TABLE + '4,nq,q,a,1,1,"open\n', {}, r"router\.csv:12: not valid CSV"),
+        (TABLE + "0,nq,other?,a,1,1,x\n", {}, "q_id '0' is also that of another query"),
+        (HEADER + "0,nq,q,a,1,1,x\n", {}, "no query has rows of two LLMs"),
+        (TABLE, {"ties": "all"}, "ties is 'all'"),
+        (TABLE, {"effect_weight": 0.0}, "not both 0"),
+        (TABLE, {"cost_weight": -1.0}, "numbers >= 0"),
+    ],
+)
+def test_what_cannot_be_used_is_told(tmp_path: Path, text: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(tmp_path, text, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", r"llms\.json:1: not valid JSON"), ("[]", "must hold a JSON object"), ('{"a": {}}', "of 'a' is not a text")],
+)
+def test_broken_descriptions_are_told(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "llms.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        build(tmp_path, descriptions=tmp_path / "llms.json")

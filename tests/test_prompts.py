@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ExampleFactory
+
+from r1ranker.answers import ANSWER_FORMS, AnswerForm, answer_labels
+from r1ranker.errors import ConfigError
+from r1ranker.prompts import PromptTemplates, build_prompt
+from r1ranker.types import Candidate, Prompt, RankingExample, Scenario
+
+
+def build(example: RankingExample, remaining: tuple[str, ...] | None = None, **options: Any) -> Prompt:
+    settings = {"ranker": "iterative", "thinking": True, "form": "name", **options}
+    labels = answer_labels(example, settings["form"])
+    templates = settings.pop("templates", PromptTemplates.default())
+    return build_prompt(templates, example, labels, remaining or example.ids, **settings)
+
+
+def listing(prompt: Prompt) -> list[str]:
+    """The lines under "Candidates:", up to the blank line."""
+    return prompt.user.split("Candidates:\n")[1].split("\n\n")[0].split("\n")
+
+
+def test_recommendation_by_hand(make_example: ExampleFactory) -> None:
+    assert build(make_example(3)).user == (
+        "A user chose these movies, in order:\n"
+        "Rocky (1976)\n"
+        "Big (1988)\n"
+        "\n"
+        "Candidates:\n"
+        "Toy Story (1995)\n"
+        "Heat (1995)\n"
+        "Casablanca (1942)\n"
+        "\n"
+        "Which candidate is the user least likely to choose next? Reply with its name only."
+    )
+
+
+def test_routing_lists_name_and_description(make_example: ExampleFactory) -> None:
+    prompt = build(make_example(2, scenario="routing"))
+    assert listing(prompt) == [
+        "Qwen2 7B: Qwen2 7B costs 1 cents a call.",
+        "Mistral 7B: Mistral 7B costs 2 cents a call.",
+    ]
+    assert "Query: What is the capital of Italy?" in prompt.user
+
+
+def test_passages_by_id_and_by_quote(make_example: ExampleFactory) -> None:
+    example = make_example(3, scenario="passage")
+    by_id, by_quote = build(example, form="id"), build(example, form="quote")
+    assert listing(by_id)[2] == "passage 3: A whale is a mammal and breathes air."
+    assert by_id.user.endswith('Reply with its label only, such as "passage 2".')
+    assert listing(by_quote) == [c.text for c in example.candidates]
+    assert by_quote.user.endswith("Reply with its first words only.")
+
+
+def test_a_quote_that_had_to_be_numbered_stands_before_its_text() -> None:
+    example = RankingExample("e", "passage", (Candidate("a", "same words"), Candidate("b", "same words")), "q")
+    assert listing(build(example, form="quote")) == ["same words", "same words (2): same words"]
+
+
+def test_by_id_a_text_that_is_also_the_name_is_still_shown() -> None:
+    example = RankingExample("e", "recommendation", (Candidate("a", "Heat", "Heat"), Candidate("b", "Jaws", "Jaws")))
+    assert listing(build(example, form="id")) == ["item 1: Heat", "item 2: Jaws"]
+    assert listing(build(example, form="name")) == ["Heat", "Jaws"]
+
+
+@pytest.mark.parametrize("scenario", ["recommendation", "routing", "passage"])
+@pytest.mark.parametrize("form", ANSWER_FORMS)
+@pytest.mark.parametrize("ranker", ["iterative", "direct"])
+@pytest.mark.parametrize("thinking", [True, False])
+def test_every_wording_is_whole(
+    make_example: ExampleFactory, scenario: Scenario, form: AnswerForm, ranker: str, thinking: bool
+) -> None:
+    example = make_example(4, scenario=scenario)
+    prompt = build(example, form=form, ranker=ranker, thinking=thinking)
+    assert "$" not in prompt.system + prompt.user
+    assert "\n\n\n" not in prompt.user
+    assert prompt.user == prompt.user.strip()
+    assert len(listing(prompt)) == 4
+    for label in answer_labels(example, form):
+        assert label in prompt.user
+    assert prompt.prefill == ("<think>" if thinking else "<answer>")
+    assert ("<think>" in prompt.system) == thinking
+    assert ("Rank all" in prompt.user or "Which candidate will" in prompt.user) == (ranker == "direct")
+    if ranker == "direct":
+        assert "4" in prompt.user.rsplit("Reply", 1)[1]
+
+
+def test_rebuild_lists_only_what_is_left_in_the_examples_order(make_example: ExampleFactory) -> None:
+    example = make_example(4, scenario="passage")
+    prompt = build(example, ("c4", "c2"), form="id")
+    # Labels are those of the whole example: passage 2 stays passage 2.
+    assert [line.split(":")[0] for line in listing(prompt)] == ["passage 2", "passage 4"]
+    assert "xcluded" not in prompt.user
+
+
+def test_append_keeps_the_list_whole_and_names_what_is_excluded(make_example: ExampleFactory) -> None:
+    example = make_example(4)
+    prompts = [
+        build(example, left, layout="append") for left in (("c1", "c2", "c3", "c4"), ("c1", "c2", "c4"), ("c1", "c4"))
+    ]
+    bodies = [p.user.split("\n\nAlready")[0].split("\n\nWhich")[0] for p in prompts]
+    assert bodies[0] == bodies[1] == bodies[2]
+    assert bodies[0].endswith("\n".join(c.text for c in example.candidates))
+    assert "xcluded" not in prompts[0].user
+    assert "\nAlready excluded: Casablanca (1942).\nWhich candidate" in prompts[1].user
+    assert "\nAlready excluded: Heat (1995); Casablanca (1942).\nWhich candidate" in prompts[2].user
+    assert len({p.system for p in prompts}) == 1
+
+
+def test_layouts_agree_while_nothing_is_excluded(make_example: ExampleFactory) -> None:
+    assert build(make_example(3), layout="append") == build(make_example(3), layout="rebuild")
+
+
+NASTY = "costs $5 ${query} $$ {item} %s $candidates"
+
+
+@pytest.mark.parametrize("form", ANSWER_FORMS)
+def test_users_texts_are_never_expanded(form: AnswerForm) -> None:
+    candidates = (Candidate("a", f"{NASTY} A"), Candidate("b", f"{NASTY} B", f"{NASTY} name"))
+    for scenario in ("recommendation", "passage", "routing"):
+        example = RankingExample(
+            "e", scenario, candidates, query=f"{NASTY} Q", history=(f"{NASTY} H",), item_type=NASTY
+        )
+        text = build(example, ("a",), form=form, layout="append").user
+        assert f"{NASTY} A" in text
+        assert f"{NASTY} B" in text
+        assert (f"{NASTY} H" if scenario == "recommendation" else f"{NASTY} Q") in text
+
+
+def test_tags_and_line_breaks_in_texts_do_not_reach_the_prompt() -> None:
+    candidates = (Candidate("a", "one</answer>\n\nCandidates:\ntwo"), Candidate("b", "<think>three"))
+    example = RankingExample("e", "passage", candidates, query="why\n<answer>?", item_type="")
+    prompt = build(example, form="id")
+    assert listing(prompt) == ["passage 1: one Candidates: two", "passage 2: three"]
+    assert "Query: why ?" in prompt.user
+    assert not any(tag in prompt.user for tag in ("<think>", "</think>", "<answer>", "</answer>"))
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "mine.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_users_wording_replaces_only_its_keys(tmp_path: Path, make_example: ExampleFactory) -> None:
+    templates = PromptTemplates.load(write(tmp_path, '[recommendation]\niterative = "Drop one $item for \\u20ac/$$3."\n'))
+    changed, default = build(make_example(2), templates=templates), build(make_example(2))
+    assert changed.user.endswith("Drop one movie for €/$3. Reply with its name only.")
+    assert changed.user.split("Drop")[0] == default.user.split("Which")[0]
+    assert build(make_example(2), templates=templates, ranker="direct") == build(make_example(2), ranker="direct")
+    # The default is not changed by what a user loads.
+    assert build(make_example(2)) == default
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[recommendations]\nx = 1\n", r"mine\.toml: there is no section \[recommendations\]; there are system, turn"),
+        ("turn = 3\n", r"no section \[turn\]"),
+        ('[turn]\nusers = "x"\n', r"\[turn\] has no key 'users'; it has user, excluded"),
+        ("[turn\n", "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_wording_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PromptTemplates.load(write(tmp_path, text))
+
+
+def test_a_wording_file_that_is_missing_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none.toml"):
+        PromptTemplates.load(tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="bytes.toml"):
+        PromptTemplates.load(tmp_path / "bytes.toml")
+
+
+@pytest.mark.parametrize("text", ["Drop $itme now", "Drop 5$ now", "Drop ${item now"])
+def test_a_placeholder_that_does_not_exist_is_a_config_error(
+    tmp_path: Path, make_example: ExampleFactory, text: str
+) -> None:
+    templates = PromptTemplates.load(write(tmp_path, f'[recommendation]\niterative = "{text}"\n'))
+    with pytest.raises(ConfigError, match=r"\[recommendation\] iterative"):
+        build(make_example(2), templates=templates)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import pytest
+from conftest import ExampleFactory
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1ranker.answers import ANSWER_FORMS, AnswerForm
+from r1ranker.errors import InputError
+from r1ranker.llm.base import ScriptedLLM
+from r1ranker.rankers import DRanker, IRanker, Ranker, make_ranker
+from r1ranker.rollout import rank_all
+from r1ranker.types import RankingExample, Request, Sampling, Scenario, Trace
+
+
+def run(ranker: Ranker, example: RankingExample, script: list[str]) -> tuple[Trace, ScriptedLLM]:
+    llm = ScriptedLLM(script)
+    [trace] = rank_all(ranker, [example], llm)
+    assert len(llm.requests) == len(script)
+    return trace, llm
+
+
+def say(answer: str) -> str:
+    """What follows the prefill `<think>`."""
+    return f"Hm.</think><answer>{answer}</answer>"
+
+
+def test_the_ranking_is_the_reverse_order_of_exclusion(make_example: ExampleFactory) -> None:
+    example = make_example(4)
+    script = [say("Heat (1995)"), say("Alien (1979)"), say("Toy Story (1995)")]
+    trace, llm = run(IRanker(), example, script)
+    assert trace.ranking == ("c3", "c1", "c4", "c2")
+    assert trace.eliminated == ("c2", "c4", "c1")
+    assert [t.remaining for t in trace.turns] == [("c1", "c2", "c3", "c4"), ("c1", "c3", "c4"), ("c1", "c3")]
+    assert [t.parsed.status for t in trace.turns] == ["exact"] * 3
+    assert [t.parsed.thought for t in trace.turns] == ["Hm."] * 3
+    assert trace.example_id == "e1"
+    assert trace.usage.calls == 3
+    assert all(r.session == "e1" and not r.choices and r.prompt.prefill == "<think>" for r in llm.requests)
+
+
+def test_an_answer_that_names_no_candidate_excludes_the_last_one_listed(make_example: ExampleFactory) -> None:
+    script = [say("Rocky (1976)"), "no answer at all", say("toy story")]
+    trace, _ = run(IRanker(), make_example(4), script)
+    assert [t.parsed.status for t in trace.turns] == ["defaulted", "failed", "repaired"]
+    assert trace.eliminated == ("c4", "c3", "c1")
+    assert trace.ranking == ("c2", "c1", "c3", "c4")
+
+
+def test_what_is_excluded_already_is_no_candidate_any_more(make_example: ExampleFactory) -> None:
+    trace, _ = run(IRanker(), make_example(3), [say("Heat (1995)"), say("Heat (1995)")])
+    assert [t.parsed.status for t in trace.turns] == ["exact", "defaulted"]
+    assert trace.ranking == ("c1", "c3", "c2")
+
+
+@pytest.mark.parametrize("ranker", [IRanker(), DRanker(), IRanker(thinking=False)])
+def test_one_candidate_needs_no_llm(ranker: Ranker, make_example: ExampleFactory) -> None:
+    trace, _ = run(ranker, make_example(1), [])
+    assert trace == Trace("e1", ("c1",))
+
+
+def test_labels_are_the_whole_examples_in_every_turn(make_example: ExampleFactory) -> None:
+    example = make_example(3, scenario="passage")
+    trace, llm = run(IRanker(answer_form="id"), example, [say("passage 1"), say("passage 3")])
+    assert trace.ranking == ("c2", "c3", "c1")
+    assert "passage 1:" not in llm.requests[1].prompt.user
+    assert "passage 2: The Tiber" in llm.requests[1].prompt.user
+    assert "passage 3: A whale" in llm.requests[1].prompt.user
+
+
+def test_alike_texts_keep_their_numbers_when_the_first_is_gone(make_example: ExampleFactory) -> None:
+    twins = make_example(9).restrict(["c1", "c9", "c2"])
+    assert IRanker().labels(twins) == {"c1": "Toy Story (1995)", "c9": "Toy Story (1995) (2)", "c2": "Heat (1995)"}
+    trace, llm = run(IRanker(), twins, [say("Toy Story (1995)"), say("Toy Story (1995) (2)")])
+    assert trace.eliminated == ("c1", "c9")
+    assert [t.parsed.status for t in trace.turns] == ["exact", "exact"]
+    assert "\nToy Story (1995) (2): Toy Story (1995)\nHeat (1995)\n" in llm.requests[1].prompt.user
+
+
+def test_without_thinking_the_labels_of_what_is_left_are_the_choices(make_example: ExampleFactory) -> None:
+    script = ["Heat (1995)</answer>", "Toy Story (1995)</answer>"]
+    trace, llm = run(IRanker(thinking=False), make_example(3), script)
+    assert [r.choices for r in llm.requests] == [
+        ("Toy Story (1995)</answer>", "Heat (1995)</answer>", "Casablanca (1942)</answer>"),
+        ("Toy Story (1995)</answer>", "Casablanca (1942)</answer>"),
+    ]
+    assert all(r.prompt.prefill == "<answer>" for r in llm.requests)
+    assert trace.ranking == ("c3", "c1", "c2")
+    assert [t.parsed.status for t in trace.turns] == ["exact", "exact"]
+    assert all(t.parsed.well_formed and t.parsed.wrong_tags == 0 for t in trace.turns)
+
+
+@pytest.mark.parametrize("form", ANSWER_FORMS)
+@pytest.mark.parametrize("scenario", ["recommendation", "routing", "passage"])
+def test_every_choice_parses_exact(form: AnswerForm, scenario: Scenario, make_example: ExampleFactory) -> None:
+    ranker = IRanker(thinking=False, answer_form=form)
+    example = make_example(4, scenario=scenario)
+    [trace] = rank_all(ranker, [example], ScriptedLLM(lambda r: r.choices[1]))
+    assert trace.ranking == ("c1", "c4", "c3", "c2")
+    assert [t.parsed.status for t in trace.turns] == ["exact"] * 3
+
+
+def test_append_asks_with_one_prefix_and_ranks_alike(make_example: ExampleFactory) -> None:
+    example, script = make_example(4), [say("Heat (1995)"), say("Alien (1979)"), say("Toy Story (1995)")]
+    appended, llm = run(IRanker(layout="append"), example, script)
+    rebuilt, _ = run(IRanker(), example, script)
+    assert appended.ranking == rebuilt.ranking
+    heads = {r.prompt.user.split("\n\nAlready")[0].split("\n\nWhich")[0] for r in llm.requests}
+    assert len(heads) == 1
+    assert "Already excluded: Heat (1995); Alien (1979)." in llm.requests[2].prompt.user
+
+
+def test_a_direct_ranking_is_completed_in_listed_order(make_example: ExampleFactory) -> None:
+    trace, llm = run(DRanker(), make_example(4), [say("Alien (1979)\nHeat (1995)")])
+    assert trace.ranking == ("c4", "c2", "c1", "c3")
+    assert trace.eliminated == ()
+    assert trace.turns[0].parsed.ids == ("c4", "c2")
+    assert trace.turns[0].parsed.status == "repaired"
+    assert (llm.requests[0].choices, llm.requests[0].session) == ((), "e1")
+    whole, _ = run(DRanker(), make_example(3), [say("Casablanca (1942)\nToy Story (1995)\nHeat (1995)")])
+    assert (whole.ranking, whole.turns[0].parsed.status) == (("c3", "c1", "c2"), "exact")
+
+
+@pytest.mark.parametrize(("text", "status"), [(say("nothing"), "defaulted"), ("", "failed")])
+def test_a_direct_answer_without_candidates_leaves_the_listed_order(
+    text: str, status: str, make_example: ExampleFactory
+) -> None:
+    trace, _ = run(DRanker(), make_example(3), [text])
+    assert trace.ranking == ("c1", "c2", "c3")
+    assert trace.turns[0].parsed.status == status
+
+
+def test_direct_without_thinking_writes_freely_after_the_answer_tag(make_example: ExampleFactory) -> None:
+    trace, llm = run(DRanker(thinking=False), make_example(2), ["Heat (1995)\nToy Story (1995)</answer>"])
+    assert (llm.requests[0].prompt.prefill, llm.requests[0].choices) == ("<answer>", ())
+    assert (trace.ranking, trace.turns[0].parsed.status) == (("c2", "c1"), "exact")
+
+
+def test_the_answer_form_follows_scenario_and_size(make_example: ExampleFactory) -> None:
+    passages = make_example(2, scenario="passage")
+    assert IRanker().form(passages) == "id"
+    assert IRanker(parameters=135_000_000).form(passages) == "quote"
+    assert IRanker(parameters=135_000_000, answer_form="id").form(passages) == "id"
+    assert DRanker(quote_words=2, answer_form="quote").labels(passages) == {"c1": "Rome was", "c2": "The Tiber"}
+
+
+def test_make_ranker() -> None:
+    assert make_ranker("iterative", thinking=False, layout="append") == IRanker(thinking=False, layout="append")
+    assert make_ranker("direct") == DRanker()
+    assert (IRanker().kind, DRanker().kind) == ("iterative", "direct")
+
+
+def test_a_script_that_runs_out_or_names_no_choice_says_so(make_example: ExampleFactory) -> None:
+    with pytest.raises(InputError, match="2 answers and was asked for one more"):
+        rank_all(IRanker(), [make_example(4)], ScriptedLLM([say("Heat (1995)")] * 2))
+    with pytest.raises(InputError, match="none of"):
+        rank_all(IRanker(thinking=False), [make_example(2)], ScriptedLLM(["Heat"]))
+
+
+WRITTEN = st.lists(
+    st.sampled_from(
+        ["Toy Story (1995)", "Heat", "casablanca", "Alien (1979)", "</think>", "<answer>", "</answer>", "\n", " > ", "1. "]
+    )
+    | st.text(max_size=4),
+    max_size=10,
+).map("".join)
+
+
+@given(
+    st.lists(WRITTEN, min_size=5, max_size=5),
+    st.integers(1, 6),
+    st.sampled_from(["iterative", "direct"]),
+    st.sampled_from(["rebuild", "append"]),
+    st.sampled_from(ANSWER_FORMS),
+    st.booleans(),
+)
+def test_a_ranking_is_a_permutation_whatever_the_llm_writes(
+    make_example: ExampleFactory,
+    texts: list[str],
+    n: int,
+    kind: str,
+    layout: str,
+    form: AnswerForm,
+    thinking: bool,
+) -> None:
+    left = iter(texts)
+
+    def script(request: Request) -> str:
+        text = next(left)
+        return request.choices[len(text) % len(request.choices)] if request.choices else text
+
+    ranker = make_ranker(kind, layout=layout, answer_form=form, thinking=thinking)  # type: ignore[arg-type]
+    example = make_example(n)
+    [trace] = rank_all(ranker, [example], ScriptedLLM(script), Sampling())
+    assert sorted(trace.ranking) == sorted(example.ids)
+    assert len(trace.turns) == (n - 1 if kind == "iterative" else min(n - 1, 1))
+    if kind == "iterative":
+        assert trace.ranking[1:] == trace.eliminated[::-1]

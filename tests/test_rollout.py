@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import pytest
+from conftest import ExampleFactory
+
+from r1ranker.errors import InputError
+from r1ranker.llm.base import LLM, ScriptedLLM
+from r1ranker.rankers import DRanker, IRanker
+from r1ranker.rollout import rank_all, rollout
+from r1ranker.types import Completion, RankingExample, Request, Sampling
+
+
+class Recorder(ScriptedLLM):
+    """Excludes the first candidate listed, and records each batch's sessions and seed."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda request: request.choices[0])
+        self.batches: list[list[str]] = []
+        self.samplings: list[Sampling] = []
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        self.batches.append([r.session for r in requests])
+        self.samplings.append(sampling)
+        return super().complete(requests, sampling)
+
+
+RANKER = IRanker(thinking=False)
+
+
+@pytest.fixture
+def examples(make_example: ExampleFactory) -> list[RankingExample]:
+    """Rankings of 3, 1, 2, 0 and 1 turns."""
+    return [make_example(n, id=f"e{k}") for k, n in enumerate((4, 2, 3, 1, 2))]
+
+
+def test_a_finished_ranking_makes_room_at_once(examples: list[RankingExample]) -> None:
+    llm = Recorder()
+    done = [(position, trace.example_id) for position, trace in rollout(RANKER, examples, llm, concurrency=2)]
+    # e1 ends after one round and e2 takes its place; e0 and e2 end together; e3 needs no LLM.
+    assert llm.batches == [["e0", "e1"], ["e0", "e2"], ["e0", "e2"], ["e4"]]
+    assert done == [(1, "e1"), (0, "e0"), (2, "e2"), (3, "e3"), (4, "e4")]
+
+
+def test_one_at_a_time_and_all_at_once(examples: list[RankingExample]) -> None:
+    one, all_ = Recorder(), Recorder()
+    assert rank_all(RANKER, examples, one, concurrency=1) == rank_all(RANKER, examples, all_)
+    assert [len(b) for b in one.batches] == [1] * 7
+    assert [len(b) for b in all_.batches] == [4, 2, 1]
+
+
+def test_traces_come_in_the_order_of_the_examples(examples: list[RankingExample]) -> None:
+    traces = rank_all(RANKER, examples, Recorder(), concurrency=3)
+    assert [t.example_id for t in traces] == ["e0", "e1", "e2", "e3", "e4"]
+    assert [t.ranking for t in traces] == [tuple(reversed(e.ids)) for e in examples]
+    assert [len(t.turns) for t in traces] == [3, 1, 2, 0, 1]
+
+
+def test_examples_may_be_an_endless_stream_drawn_only_as_there_is_room(make_example: ExampleFactory) -> None:
+    drawn: list[int] = []
+
+    def endless() -> Iterator[RankingExample]:
+        for k in itertools.count():
+            drawn.append(k)
+            yield make_example(2, id=f"e{k}")
+
+    stream = rollout(RANKER, endless(), Recorder(), concurrency=3)
+    assert drawn == []
+    first = next(stream)
+    assert first[0] == 0
+    assert drawn == [0, 1, 2]
+    assert [position for position, _ in itertools.islice(stream, 4)] == [1, 2, 3, 4]
+    assert drawn == [0, 1, 2, 3, 4, 5]
+
+
+def test_each_round_has_a_seed_of_its_own_and_the_rest_of_the_sampling(examples: list[RankingExample]) -> None:
+    llm = Recorder()
+    sampling = Sampling(temperature=0.7, max_tokens=9, sharpness=2.0, seed=100)
+    rank_all(RANKER, examples, llm, sampling, concurrency=8)
+    assert llm.samplings == [Sampling(0.7, 9, 2.0, seed) for seed in (100, 101, 102)]
+
+
+def test_the_same_example_may_stand_twice(make_example: ExampleFactory) -> None:
+    traces = rank_all(RANKER, [make_example(3)] * 2, Recorder())
+    assert traces[0] == traces[1]
+    assert len(traces) == 2
+
+
+def test_nothing_to_rank() -> None:
+    llm = Recorder()
+    assert rank_all(RANKER, [], llm) == []
+    assert llm.batches == []
+
+
+def test_a_direct_ranker_runs_by_the_same_driver(make_example: ExampleFactory) -> None:
+    llm = ScriptedLLM(["x</think><answer>Heat (1995)</answer>", "x</think><answer>Toy Story (1995)</answer>"])
+    traces = rank_all(DRanker(), [make_example(2, id="a"), make_example(2, id="b")], llm)
+    assert [t.ranking for t in traces] == [("c2", "c1"), ("c1", "c2")]
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+def test_no_room_at_all_is_refused(concurrency: int, make_example: ExampleFactory) -> None:
+    with pytest.raises(InputError, match=f"concurrency is {concurrency}"):
+        rank_all(RANKER, [make_example(2)], Recorder(), concurrency=concurrency)
+
+
+def test_the_scripted_llm_is_an_llm(make_example: ExampleFactory) -> None:
+    llm = ScriptedLLM(["Heat (1995)</answer>"], context_tokens=512)
+    assert isinstance(llm, LLM)
+    assert (llm.name, llm.parameters, llm.context_tokens) == ("scripted", None, 512)
+    assert llm.count_tokens(" two words ") == 2
+    [trace] = rank_all(RANKER, [make_example(2)], llm)
+    completion = trace.turns[0].completion
+    assert completion.choice_logprobs == (-1.0, 0.0)
+    assert (completion.finish, completion.completion_tokens) == ("choice", 5)
+    assert trace.usage.prompt_tokens == completion.prompt_tokens > 10
