@@ -192,7 +192,22 @@ def test_numbers_of_passages_in_a_row() -> None:
 
 
 FRAGMENTS = st.sampled_from(
-    [*MOVIES, "<think>", "</think>", "<answer>", "</answer>", "\n", " > ", ", ", "1. ", "toy", "story 2", "x", "(", "\0"]
+    [
+        *MOVIES,
+        "<think>",
+        "</think>",
+        "<answer>",
+        "</answer>",
+        "\n",
+        " > ",
+        ", ",
+        "1. ",
+        "toy",
+        "story 2",
+        "x",
+        "(",
+        "\0",
+    ]
 )
 REPLIES = st.lists(FRAGMENTS | st.text(max_size=5), max_size=15).map("".join) | st.text(max_size=60)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ExampleFactory
 
+from factories import ExampleFactory
 from r1ranker.answers import ANSWER_FORMS, AnswerForm, answer_labels
 from r1ranker.errors import ConfigError
 from r1ranker.prompts import PromptTemplates, build_prompt
@@ -148,7 +148,9 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_a_users_wording_replaces_only_its_keys(tmp_path: Path, make_example: ExampleFactory) -> None:
-    templates = PromptTemplates.load(write(tmp_path, '[recommendation]\niterative = "Drop one $item for \\u20ac/$$3."\n'))
+    templates = PromptTemplates.load(
+        write(tmp_path, '[recommendation]\niterative = "Drop one $item for \\u20ac/$$3."\n')
+    )
     changed, default = build(make_example(2), templates=templates), build(make_example(2))
     assert changed.user.endswith("Drop one movie for €/$3. Reply with its name only.")
     assert changed.user.split("Drop")[0] == default.user.split("Which")[0]
@@ -172,10 +174,10 @@ def test_a_wrong_wording_file_is_named_with_what_is_wrong(tmp_path: Path, text: 
 
 
 def test_a_wording_file_that_is_missing_or_not_text(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none.toml"):
+    with pytest.raises(ConfigError, match=r"none\.toml"):
         PromptTemplates.load(tmp_path / "none.toml")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="bytes.toml"):
+    with pytest.raises(ConfigError, match=r"bytes\.toml"):
         PromptTemplates.load(tmp_path / "bytes.toml")
 
 

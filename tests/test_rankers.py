@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from conftest import ExampleFactory
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factories import ExampleFactory
 from r1ranker.answers import ANSWER_FORMS, AnswerForm
 from r1ranker.errors import InputError
 from r1ranker.llm.base import ScriptedLLM
@@ -159,7 +159,18 @@ def test_a_script_that_runs_out_or_names_no_choice_says_so(make_example: Example
 
 WRITTEN = st.lists(
     st.sampled_from(
-        ["Toy Story (1995)", "Heat", "casablanca", "Alien (1979)", "</think>", "<answer>", "</answer>", "\n", " > ", "1. "]
+        [
+            "Toy Story (1995)",
+            "Heat",
+            "casablanca",
+            "Alien (1979)",
+            "</think>",
+            "<answer>",
+            "</answer>",
+            "\n",
+            " > ",
+            "1. ",
+        ]
     )
     | st.text(max_size=4),
     max_size=10,

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from conftest import ExampleFactory
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factories import ExampleFactory
 from r1ranker.parsing import parse_choice, parse_ranking
 from r1ranker.prompts import THINK
 from r1ranker.rankers import DRanker, IRanker

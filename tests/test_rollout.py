@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from conftest import ExampleFactory
 
+from factories import ExampleFactory
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM, ScriptedLLM
 from r1ranker.rankers import DRanker, IRanker
-from r1ranker.rollout import rank_all, rollout
-from r1ranker.types import Completion, RankingExample, Request, Sampling
+from r1ranker.rollout import INSTRUCTIONS, rank_all, rollout
+from r1ranker.types import Candidate, Completion, RankingExample, Request, Sampling
 
 
 class Recorder(ScriptedLLM):
@@ -107,12 +109,55 @@ def test_no_room_at_all_is_refused(concurrency: int, make_example: ExampleFactor
 
 
 def test_the_scripted_llm_is_an_llm(make_example: ExampleFactory) -> None:
-    llm = ScriptedLLM(["Heat (1995)</answer>"], context_tokens=512)
+    llm = ScriptedLLM(["Heat (1995)</answer>"], context_tokens=2048)
     assert isinstance(llm, LLM)
-    assert (llm.name, llm.parameters, llm.context_tokens) == ("scripted", None, 512)
+    assert (llm.name, llm.parameters, llm.context_tokens) == ("scripted", None, 2048)
     assert llm.count_tokens(" two words ") == 2
     [trace] = rank_all(RANKER, [make_example(2)], llm)
     completion = trace.turns[0].completion
     assert completion.choice_logprobs == (-1.0, 0.0)
     assert (completion.finish, completion.completion_tokens) == ("choice", 5)
     assert trace.usage.prompt_tokens == completion.prompt_tokens > 10
+
+
+def long_texts(make_example: ExampleFactory, words: int, **fields: Any) -> RankingExample:
+    plain = make_example(2, **fields)
+    candidates = tuple(Candidate(c.id, c.text + " word" * words, c.text) for c in plain.candidates)
+    return replace(plain, candidates=candidates)
+
+
+def test_texts_too_long_for_the_context_are_cut_and_counted(make_example: ExampleFactory) -> None:
+    examples = [make_example(2, id="short"), long_texts(make_example, 900, id="long")]
+    sampling = Sampling(max_tokens=100)
+    small = ScriptedLLM(lambda r: r.choices[0], context_tokens=1000)
+    short, long = rank_all(RANKER, examples, small, sampling)
+    assert (short.truncated, long.truncated) == (0, 2)
+    assert long.turns[0].completion.prompt_tokens <= 1000 - 100
+    assert long.turns[0].completion.prompt_tokens > 500
+    assert long.ranking == ("c2", "c1")
+    # Without a limit nothing is cut.
+    [whole] = rank_all(RANKER, examples[1:], ScriptedLLM(lambda r: r.choices[0]), sampling)
+    assert whole.truncated == 0
+    assert whole.turns[0].completion.prompt_tokens > 1800
+
+
+def test_an_example_that_cannot_fit_is_reported_and_the_others_go_on(make_example: ExampleFactory) -> None:
+    hopeless = make_example(8, id="many")
+    examples = [make_example(2, id="a", history=()), hopeless, make_example(2, id="b", history=())]
+    llm = ScriptedLLM(lambda r: r.choices[0], context_tokens=INSTRUCTIONS + 10 + 40)
+    errors: list[tuple[int, str]] = []
+    done = rollout(
+        RANKER, examples, llm, Sampling(max_tokens=10), on_error=lambda k, error: errors.append((k, str(error)))
+    )
+    assert sorted(position for position, _ in done) == [0, 2]
+    [(position, message)] = errors
+    assert position == 1
+    assert "'many': its 8 candidates do not fit" in message
+    with pytest.raises(InputError, match="'many'"):
+        rank_all(RANKER, examples, llm, Sampling(max_tokens=10))
+
+
+def test_a_context_with_no_room_for_a_prompt_is_refused(make_example: ExampleFactory) -> None:
+    llm = ScriptedLLM([], context_tokens=512)
+    with pytest.raises(InputError, match="scripted reads 512 tokens, and max_tokens is 300"):
+        rank_all(RANKER, [make_example(2)], llm, Sampling(max_tokens=300))

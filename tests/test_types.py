@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ExampleFactory
 
+from factories import ExampleFactory
 from r1ranker.errors import InputError
 from r1ranker.types import (
     Candidate,

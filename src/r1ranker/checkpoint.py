@@ -119,7 +119,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 )
         tensors = {Path(name).stem: load_file(str(path / name)) for name in state["files"]}
         return Checkpoint(int(state["step"]), tensors, state["config"])
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); delete it to go on from an earlier one") from error
 
 

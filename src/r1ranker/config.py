@@ -47,12 +47,20 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """[data]: the data sets, mixed if there are several, and their builder's options."""
+    """[data]: the data sets, mixed if there are several."""
 
-    names: tuple[str, ...] = ("rec-movie",)
-    source: str | None = None
-    """A folder with the raw files, where a data set is not fetched by itself."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    names: tuple[str, ...] = Field(("rec-movie",), min_length=1)
+    sources: dict[str, str] = Field(default_factory=dict)
+    """By data set: the folder with its raw files, where it is not fetched by itself."""
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """By data set: its builder's options, such as [data.options.rec-movie] history = 5."""
+
+    @model_validator(mode="after")
+    def _known_names(self) -> DataConfig:
+        for table in ("sources", "options"):
+            if odd := [name for name in getattr(self, table) if name not in self.names]:
+                raise ValueError(f"[data.{table}] names '{odd[0]}', which is not among data.names {list(self.names)}")
+        return self
 
 
 class RankerConfig(Section):
@@ -171,7 +179,7 @@ def load_config(path: Path | None = None, sets: Sequence[str] = ()) -> RunConfig
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set {setting}: write it as key=value, such as train.steps=10")
-        _set(raw, key.strip().split("."), _value(text.strip()), setting)
+        _set(raw, key.strip().split("."), parse_value(text.strip()), setting)
     return parse_config(raw, where)
 
 
@@ -213,7 +221,8 @@ def _set(raw: dict[str, Any], keys: Sequence[str], value: Any, setting: str) -> 
     raw[keys[-1]] = value
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """A value as in TOML; what is none is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

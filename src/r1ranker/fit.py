@@ -1,21 +1,31 @@
-"""Makes the texts of an example fit into a token budget, by a stated rule, and counts what was cut.
+"""Makes an example's texts fit into a token budget, so that a prompt is never longer than the model reads.
 
-1. The context may take half of the budget: a history loses its oldest entries first, a query is cut at its end.
-2. The candidates share the rest: the longest texts are cut to one common cap, at a word's end, with "…".
-3. A cap below `MIN_TOKENS` is an error: so many candidates do not fit, however short.
+The rule, in order:
+
+1. What fits stays as it is.
+2. The context (query and history) may take half of the budget, and whatever the candidates leave. Beyond
+   that a history loses its oldest entries first; then the query (or, where there is none, the one entry
+   that is left) is cut at its end.
+3. The candidates share the rest: the longest texts are cut to one common cap, the highest that fits, and
+   the shorter ones stay whole. Names stay whole too, unless the name is the text.
+4. A cap below `MIN_TOKENS` would leave nothing to judge by: that is an error.
+
+Cuts fall between words and end in "…"; a first word that is too long by itself is cut between characters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from r1ranker.errors import InputError
-from r1ranker.types import RankingExample
+from r1ranker.types import Candidate, RankingExample
 
 MIN_TOKENS = 4
+"""Tokens of its text that a candidate keeps at least."""
 LINE_TOKENS = 4
-"""What a candidate's line takes besides its text: a line break, a short label."""
+"""What a line takes besides its text: a line break, a short label."""
+ELLIPSIS = "…"
 
 Count = Callable[[str], int]
 
@@ -28,66 +38,106 @@ def fit(example: RankingExample, budget: int, count: Count) -> tuple[RankingExam
     """
     if _bytes(example) + LINE_TOKENS * (len(example.candidates) + len(example.history)) <= budget:
         return example, 0  # no tokenizer makes more tokens than there are bytes
-    history, query, cut = _fit_context(example, budget // 2, count)
-    left = budget - count(query) - sum(count(h) + LINE_TOKENS for h in history)
-    sizes = [count(c.text) for c in example.candidates]
-    cap = _common_cap(sizes, left - LINE_TOKENS * len(sizes))
-    if cap < MIN_TOKENS and cap < max(sizes):
+    texts = [count(c.text) for c in example.candidates]
+    lines = [LINE_TOKENS + (count(c.name) if _has_own_name(c) and c.name else 0) for c in example.candidates]
+    allowed = max(budget // 2, budget - sum(texts) - sum(lines))
+    query, history, cut = _fit_context(example, allowed, count)
+    left = budget - (count(query) if query else 0) - sum(count(h) + LINE_TOKENS for h in history)
+    cap = _common_cap(texts, left - sum(lines))
+    if cap < min(MIN_TOKENS, max(texts)):
+        fitting = _fitting([min(t, MIN_TOKENS) + line for t, line in zip(texts, lines, strict=True)], left)
         raise InputError(
-            f"example '{example.id}': its {len(sizes):,} candidates do not fit into {budget:,} tokens, even cut to "
-            f"{MIN_TOKENS} tokens each: rank at most {max(1, left // (MIN_TOKENS + LINE_TOKENS)):,} at once"
+            f"example '{example.id}': its {len(texts):,} candidates do not fit into {budget:,} tokens, even cut to "
+            f"{MIN_TOKENS} tokens each: rank at most {max(1, fitting):,} at once, or shorten their names"
         )
     candidates = tuple(
-        c if size <= cap else replace(c, text=shorten(c.text, cap, count))
-        for c, size in zip(example.candidates, sizes, strict=True)
+        c if size <= cap else _cut(c, cap, count) for c, size in zip(example.candidates, texts, strict=True)
     )
-    cut += sum(size > cap for size in sizes)
+    cut += sum(size > cap for size in texts)
     if cut == 0:
         return example, 0
     return replace(example, candidates=candidates, history=history, query=query), cut
 
 
+def _has_own_name(candidate: Candidate) -> bool:
+    return candidate.name is not None and candidate.name != candidate.text
+
+
+def _fit_context(example: RankingExample, allowed: int, count: Count) -> tuple[str, tuple[str, ...], int]:
+    """The query and the history within `allowed` tokens, and how many texts were cut or left out."""
+    query, history = example.query, example.history
+    sizes = [count(entry) + LINE_TOKENS for entry in history]
+    excess = (count(query) if query else 0) + sum(sizes) - allowed
+    keep = 0 if query else 1
+    dropped = 0
+    while excess > 0 and len(history) - dropped > keep:
+        excess -= sizes[dropped]
+        dropped += 1
+    history = history[dropped:]
+    if excess <= 0:
+        return query, history, dropped
+    if query:
+        return shorten(query, allowed, count), history, dropped + 1
+    last = shorten(history[0], allowed - LINE_TOKENS, count) if history else ""
+    return query, (last,) if last else (), dropped + 1
+
+
+def _common_cap(tokens: Sequence[int], room: int) -> int:
+    """The highest cap for which the sum of min(tokens, cap) is within `room`; negative if none is."""
+    left, longest = room, sorted(tokens)
+    for k, size in enumerate(longest):
+        share = left // (len(longest) - k)
+        if size > share:
+            return share
+        left -= size
+    return longest[-1]
+
+
+def _fitting(costs: Sequence[int], room: int) -> int:
+    """How many candidates fit at most: the cheapest."""
+    fitting = 0
+    for cost in sorted(costs):
+        room -= cost
+        if room < 0:
+            break
+        fitting += 1
+    return fitting
+
+
+def _cut(candidate: Candidate, cap: int, count: Count) -> Candidate:
+    text = shorten(candidate.text, cap, count)
+    return replace(candidate, text=text, name=candidate.name if _has_own_name(candidate) else candidate.name and text)
+
+
 def shorten(text: str, tokens: int, count: Count) -> str:
-    """The longest beginning of a text, to a word's end where there is one, that takes `tokens` with its "…"."""
-    low, high = 0, len(text)
+    """The longest beginning that takes `tokens` at most with its "…": whole words, or characters of the first.
+
+    Empty where not even "…" fits.
+    """
+    words = text.split()
+    cut = _longest(len(words) - 1, lambda n: " ".join(words[:n]) + ELLIPSIS, tokens, count)
+    if cut is None and words:
+        first = words[0]
+        cut = _longest(len(first) - (len(words) == 1), lambda n: first[:n] + ELLIPSIS, tokens, count)
+    if cut is None:
+        cut = ELLIPSIS if count(ELLIPSIS) <= tokens else ""
+    return cut
+
+
+def _longest(most: int, part: Callable[[int], str], limit: int, count: Count) -> str | None:
+    """The longest part(n), 1 <= n <= most, within `limit` tokens, or None."""
+    low, high = 0, max(most, 0)
     while low < high:
         middle = (low + high + 1) // 2
-        if count(text[:middle] + "…") <= tokens:
+        if count(part(middle)) <= limit:
             low = middle
         else:
             high = middle - 1
-    head = text[:low]
-    words = head.rsplit(None, 1)
-    # A text without spaces is cut inside its one word; a long last word is not worth half of the text.
-    whole = words[0] if low < len(text) and not text[low].isspace() and len(words) > 1 else head
-    return (whole if len(whole) * 2 > len(head) else head).rstrip() + "…"
-
-
-def _fit_context(example: RankingExample, budget: int, count: Count) -> tuple[tuple[str, ...], str, int]:
-    query, cut = example.query, 0
-    if count(query) > budget:
-        query, cut = shorten(query, budget, count), 1
-    room, kept = budget - count(query), 0
-    for entry in reversed(example.history):
-        room -= count(entry) + LINE_TOKENS
-        if room < 0:
-            break
-        kept += 1
-    dropped = len(example.history) - kept
-    return example.history[dropped:], query, cut + dropped
-
-
-def _common_cap(sizes: list[int], budget: int) -> int:
-    """The largest cap at which the sizes, each cut to it, sum to no more than the budget."""
-    rest, at_most = budget, len(sizes)
-    for size in sorted(sizes):
-        if size * at_most > rest:
-            return max(0, rest // at_most)
-        rest -= size
-        at_most -= 1
-    return max(sizes)
+    return part(low) if low else None
 
 
 def _bytes(example: RankingExample) -> int:
-    texts = [example.query, *example.history, *(c.text for c in example.candidates)]
+    texts = [example.query, *example.history]
+    for candidate in example.candidates:
+        texts += [candidate.text, candidate.name or ""]
     return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

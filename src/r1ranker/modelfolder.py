@@ -29,9 +29,11 @@ def save_ranker(
     if hasattr(model, "peft_config"):
         for config in model.peft_config.values():  # type: ignore[operator]
             config.base_model_name_or_path = base
+        # "auto", the default, asks the hub about the base.
+        model.save_pretrained(folder, save_embedding_layers=False)  # type: ignore[operator]
     else:
         tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)  # type: ignore[operator]
+        model.save_pretrained(folder)  # type: ignore[operator]
     text = json.dumps({"ranker": ranker.model_dump(mode="json"), "base": base, "facts": facts}, indent=2)
     write_atomic(folder / RANKER, text + "\n")
 
@@ -46,5 +48,5 @@ def read_ranker(folder: Path) -> RankerConfig | None:
         return None
     try:
         return RankerConfig.model_validate(json.loads(path.read_text(encoding="utf-8"))["ranker"])
-    except (ValueError, KeyError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise AssetError(f"{path}: cannot be read ({str(error).splitlines()[0]}); save the model again") from error

@@ -35,17 +35,14 @@ def test_the_mask_of_a_small_pack_by_hand() -> None:
     # A trunk of two, branches of two and one, and a padding.
     mask = attention_mask(torch.tensor([[0, 0, 1, 1, 2, PAD_BRANCH]]))
     assert mask.shape == (1, 1, 6, 6)
-    assert (
-        mask[0, 0, :5].tolist()
-        == rows(
-            """
+    assert mask[0, 0, :5].tolist() == rows(
+        """
             x.....
             xx....
             xxx...
             xxxx..
             xx..x.
             """
-        )
     )
     # The padding looks at itself, so that its softmax is not empty, and nothing looks at it.
     assert bool(mask[0, 0, 5, 5])

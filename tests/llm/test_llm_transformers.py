@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ExampleFactory
 
+from factories import ExampleFactory
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM
 from r1ranker.llm.transformers import TransformersLLM
@@ -38,7 +38,9 @@ def fresh(llm: TransformersLLM, **options: Any) -> TransformersLLM:
 
 
 @torch.no_grad()
-def plain_logprobs(llm: TransformersLLM, prompt: Prompt, tokens: tuple[int, ...], temperature: float = 1.0) -> list[float]:
+def plain_logprobs(
+    llm: TransformersLLM, prompt: Prompt, tokens: tuple[int, ...], temperature: float = 1.0
+) -> list[float]:
     """Log-probs of tokens after a prompt, by one plain call of the model."""
     trunk = llm.chat.encode(prompt)
     logits = llm.model(input_ids=torch.tensor([[*trunk, *tokens]])).logits[0].float() / temperature

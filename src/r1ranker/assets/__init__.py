@@ -129,6 +129,12 @@ def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say =
     return folder
 
 
+def cached(name: str) -> Path | None:
+    """The folder of a known asset if it is in the cache, whole by its files' sizes; fetches and removes nothing."""
+    folder = _place(ASSETS[name])
+    return folder if folder.is_dir() and _problem(folder) is None else None
+
+
 def verify(folder: Path) -> None:
     """Check each file of an asset against its manifest by SHA-256. Raises AssetError naming the first wrong one."""
     problem = _problem(folder)
@@ -152,10 +158,14 @@ def _install(asset: Asset, folder: Path, say: Say) -> None:
     say(f"{asset.name} is ready in {folder} ({asset.licence})")
 
 
+def _place(asset: Asset) -> Path:
+    return cache_folder() / ("models" if asset.kind == "model" else "data") / asset.name
+
+
 @contextmanager
 def _locked(asset: Asset, say: Say) -> Iterator[Path]:
     """The asset's place in the cache, while no other process works on it; leftovers of dead ones are removed."""
-    folder = cache_folder() / ("models" if asset.kind == "model" else "data") / asset.name
+    folder = _place(asset)
     require_space(folder.parent, 0)
     lock = folder.parent / f"{asset.name}.lock"
     with file_lock(lock, lambda: say(f"waiting for another process that fetches {asset.name}")):

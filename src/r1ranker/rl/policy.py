@@ -130,14 +130,18 @@ def _with_lora(model: nn.Module, config: ModelConfig) -> nn.Module:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtraError("model.lora_rank > 0", "peft", "lora") from error
-    layers = int(causal_lm(model).config.num_hidden_layers)
-    if config.frozen_layers >= layers:
-        raise ConfigError(f"model.frozen_layers = {config.frozen_layers}, but the model has {layers} layers")
+    blocks = causal_lm(model).get_decoder().layers
+    if config.frozen_layers >= len(blocks):
+        raise ConfigError(
+            f"model.frozen_layers = {config.frozen_layers}, but the model has {len(blocks)} layers: leave some to train"
+        )
+    # "all-linear" cannot be limited to some layers: name the modules.
+    linear = {name.rpartition(".")[2] for name, part in blocks.named_modules() if isinstance(part, nn.Linear)}
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
-        target_modules="all-linear",
-        layers_to_transform=list(range(config.frozen_layers, layers)),
+        target_modules=sorted(linear),
+        layers_to_transform=list(range(config.frozen_layers, len(blocks))),
         task_type="CAUSAL_LM",
     )
     wrapped: nn.Module = get_peft_model(model, lora)

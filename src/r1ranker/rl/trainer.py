@@ -110,7 +110,7 @@ class Trainer:
         resume, or one of other settings. On Ctrl-C the steps done are checkpointed first.
         """
         self._open(resume)
-        log = MetricsLog(self.folder, first_step=self.step)
+        log = MetricsLog(self.folder, first_step=self.step + 1)  # a row's step counts from 1
         self.policy.model.train()
         try:
             while self.step < self.config.train.steps:

@@ -1,0 +1,172 @@
+"""`r1ranker data`: what data sets there are, what is in one, and one as a file of examples."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from r1ranker.cli import options
+from r1ranker.cli.console import out, say
+from r1ranker.errors import InputError
+
+if TYPE_CHECKING:
+    from r1ranker.datasets import Dataset
+    from r1ranker.types import RankingExample
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, look into and build data sets.")
+
+Name = Annotated[str, typer.Argument(help="A data set's name ('r1ranker data list'), or a .jsonl file.")]
+_DEFAULT_SIZE = 135_000_000
+
+
+class Split(str, Enum):
+    """--split"""
+
+    train = "train"
+    test = "test"
+    both = "both"
+
+
+@app.command("list", epilog=options.examples("r1ranker data list"))
+def list_() -> None:
+    """List the data sets."""
+    from rich import box
+    from rich.table import Table
+
+    from r1ranker.datasets import DATASETS
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for header in ("name", "scenario", "--source", "description", "where from", "licence"):
+        table.add_column(header, no_wrap=header == "name", overflow="fold")
+    for info in DATASETS.values():
+        fetched = info.name == "rec-movie"
+        table.add_row(
+            info.name,
+            info.scenario,
+            "fetched" if fetched else "needed",
+            info.description,
+            info.source,
+            info.licence,
+        )
+    out().print(table)
+    print("Your own lists: give the path of a .jsonl file wherever a data set's name is asked for.")
+
+
+@app.command(
+    epilog=options.examples(
+        "r1ranker data show rec-movie --limit 2",
+        "r1ranker data show passage-5 --source data/msmarco --option seed=1",
+        "r1ranker data show mine.jsonl",
+    )
+)
+def show(
+    name: Name,
+    source: options.Source = None,
+    option: options.DataOptions = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many examples are shown.")] = 3,
+    kind: options.Kind = None,
+    think: options.Think = None,
+    answer_form: options.Form = None,
+) -> None:
+    """Show a data set's counts and notes, some examples, and the first prompt as the model reads it."""
+    data = options.load_data(name, source, options.key_values(option or []))
+    _describe(data)
+    examples = (data.test or data.train)[:limit]
+    for example in examples:
+        print(f"\n{example.id} ({'test' if data.test else 'train'})")
+        _show(example)
+    settings = options.given(kind=kind, thinking=think, answer_form=answer_form)
+    _show_prompt(examples[0], settings)
+
+
+@app.command(
+    epilog=options.examples(
+        "r1ranker data build rec-movie --out movie-test.jsonl",
+        "r1ranker data build rec-movie --split train --option candidates=8 --out movie-train.jsonl",
+    )
+)
+def build(
+    name: Name,
+    to: Annotated[Path, typer.Option("--out", metavar="FILE", help="The .jsonl file to write.")],
+    split: Annotated[Split, typer.Option("--split", help="Which side of the split.")] = Split.test,
+    source: options.Source = None,
+    option: options.DataOptions = None,
+) -> None:
+    """Write a data set's examples as JSON lines: what 'rank --input' and your own tools read."""
+    from r1ranker.datasets import DATASETS, write_examples
+
+    if to.suffix == ".gz":
+        raise InputError(f"{to}: examples are written as plain text; call it {to.with_suffix('')}")
+    data = options.load_data(name, source, options.key_values(option or []))
+    sides = {"train": data.train, "test": data.test, "both": (*data.train, *data.test)}
+    if not sides[split.value]:
+        raise InputError(f"'{name}' has no {split.value} examples: choose another --split")
+    write_examples(to, sides[split.value])
+    for text in data.notes:
+        say(f"  {text}")
+    print(f"{len(sides[split.value]):,} examples in {to}")
+    if name in DATASETS:
+        print(f"licence: {DATASETS[name].licence}")
+
+
+def _describe(data: Dataset) -> None:
+    from statistics import fmean
+
+    from r1ranker.datasets import DATASETS
+
+    both = (*data.train, *data.test)
+    if not both:
+        raise InputError(f"'{data.name}' holds no examples")
+    sizes = [len(e.candidates) for e in both]
+    spread = (
+        f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}, {fmean(sizes):.1f} on average"
+    )
+    unmarked = sum(not any(e.relevance.values()) for e in both)
+    print(f"{data.name}: {len(data.train):,} train and {len(data.test):,} test examples; candidates: {spread}")
+    if unmarked:
+        print(f"  {unmarked:,} examples have no relevant candidate")
+    for text in data.notes:
+        print(f"  {text}")
+    if data.name in DATASETS:
+        print(f"  licence: {DATASETS[data.name].licence}")
+        print(f"  options: {', '.join(DATASETS[data.name].options)}")
+    print(f"  fingerprint: {data.fingerprint()[:16]}")
+
+
+def _show(example: RankingExample) -> None:
+    from r1ranker.answers import one_line
+
+    if example.query:
+        print(f"  query: {_cut(one_line(example.query))}")
+    for number, item in enumerate(example.history, 1):
+        print(f"  history {number:>2}: {_cut(one_line(item))}")
+    for candidate in example.candidates:
+        grade = example.grade(candidate.id)
+        mark = "" if grade == 0 else "*" if grade == 1 else f"{grade:g}"
+        name = f"{candidate.name}: " if candidate.name and candidate.name != candidate.text else ""
+        print(f"  {mark:>4} [{candidate.id}] {_cut(name + one_line(candidate.text))}")
+
+
+def _show_prompt(example: RankingExample, settings: dict[str, object]) -> None:
+    from r1ranker.reranker import UNTRAINED, with_settings
+    from r1ranker.types import Request
+
+    ranker = with_settings(UNTRAINED, settings).build(_DEFAULT_SIZE)
+    ranking = ranker.rank(example)
+    request = next(ranking, None)
+    if not isinstance(request, Request):
+        print("\none candidate: the model is not asked")
+        return
+    prompt = request.prompt
+    print(f"\nthe first prompt of {example.id}")
+    for part, text in (("system", prompt.system), ("user", prompt.user), ("the reply begins with", prompt.prefill)):
+        print(f"--- {part}\n{text}")
+    if request.choices:
+        print("--- and the model scores how likely each of these goes on\n" + "\n".join(request.choices))
+
+
+def _cut(text: str, width: int = 160) -> str:
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"

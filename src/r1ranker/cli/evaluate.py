@@ -1,0 +1,99 @@
+"""`r1ranker evaluate`: a model beside the baselines, and beside another model, on a test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from r1ranker.cli import options
+from r1ranker.cli.console import loading, out, say
+
+EPILOG = options.examples(
+    "r1ranker evaluate --model runs/demo/model --base smollm2-135m-instruct --dataset rec-movie --limit 100",
+    "r1ranker evaluate --dataset rec-movie --option candidates=8 --option history=5 --limit 50",
+    "r1ranker evaluate --model runs/demo/model --dataset mine.jsonl --out runs/mine",
+)
+
+
+def evaluate(
+    dataset: Annotated[str, typer.Option("--dataset", "-D", help="A data set's name, or a .jsonl file.")],
+    model: options.Model = options.DEFAULT_MODEL,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Another model to compare with; it is asked as --model is.", show_default="random"),
+    ] = None,
+    source: options.Source = None,
+    option: options.DataOptions = None,
+    kind: options.Kind = None,
+    think: options.Think = None,
+    answer_form: options.Form = None,
+    layout: options.LayoutOption = None,
+    max_tokens: options.MaxTokens = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="Test examples, the first ones.", show_default="all"),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The report's folder.", show_default="runs/evaluate/MODEL-DATASET"),
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no-baselines", help="Also popularity (or the label prior) and BM25.")
+    ] = True,
+    seed: Annotated[int, typer.Option("--seed", help="For sampling, the bootstrap and the tests.")] = 0,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, help="Lists under way at once; fewer take less memory.")
+    ] = 32,
+    device: options.Device = "auto",
+) -> None:
+    """Measure a model on a test set, beside baselines that need no model.
+
+    The report is saved after every row: what is measured is not lost if you stop.
+    """
+    settings = options.given(kind=kind, thinking=think, answer_form=answer_form, layout=layout, max_tokens=max_tokens)
+    data = options.load_data(dataset, source, options.key_values(option or []))
+
+    from r1ranker.assets import fetch_model
+    from r1ranker.cli.compare import Contender, compare
+    from r1ranker.cli.facts import short_name
+    from r1ranker.evaluation import rich_table
+    from r1ranker.evaluation.harness import RANDOM
+    from r1ranker.modelfolder import read_ranker
+    from r1ranker.reranker import UNTRAINED, Reranker, with_settings
+
+    with loading():  # also finds what is missing before anything long begins
+        places = {name: fetch_model(name) for name in (model, base) if name is not None}
+    asked = with_settings(read_ranker(places[model]) or UNTRAINED, settings)
+
+    def load(name: str) -> Reranker:
+        own = read_ranker(places[name])
+        config: dict[str, Any] = (asked if own is None else with_settings(own, settings)).model_dump()
+        with loading():
+            return Reranker.load(places[name], device=device, seed=seed, **config)
+
+    name = short_name(model)
+    contenders = [Contender(name, lambda: load(model), trained=read_ranker(places[model]) is not None)]
+    if base is not None:
+        base_name = short_name(base) if short_name(base) != name else f"{short_name(base)} (base)"
+        contenders.insert(0, Contender(base_name, lambda: load(base)))
+    folder = folder or Path("runs/evaluate") / f"{name.replace('/', '-')}-{Path(dataset).stem}"
+    for text in data.notes:
+        say(f"  {text}")
+    report = compare(
+        data,
+        contenders,
+        folder,
+        base=contenders[0].name if base is not None else RANDOM,
+        limit=limit,
+        baselines=baselines,
+        seed=seed,
+        concurrency=concurrency,
+        facts={"model": model, "base model": base or "none", "ranker": asked.model_dump(mode="json")},
+    )
+    console = out()
+    console.print(rich_table(report.rows, report.base, console.width))
+    for file in ("report.json", "report.md", "report.png"):
+        if (folder / file).exists():
+            print(f"  {folder / file}")

@@ -1,0 +1,109 @@
+"""Options that several commands share, and the values they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from r1ranker.datasets import Dataset
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+class RankerKind(str, Enum):
+    """--ranker"""
+
+    iterative = "iterative"
+    direct = "direct"
+
+
+class AnswerForm(str, Enum):
+    """--answer-form"""
+
+    id = "id"
+    name = "name"
+    quote = "quote"
+
+
+class Layout(str, Enum):
+    """--layout"""
+
+    rebuild = "rebuild"
+    append = "append"
+
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A known name, a folder, or organisation/name on the hub.")]
+Kind = Annotated[
+    RankerKind | None,
+    typer.Option("--ranker", help="Exclude one candidate a turn, or write the whole list at once."),
+]
+Think = Annotated[
+    bool | None,
+    typer.Option("--think/--no-think", help="Let the model reason before it answers."),
+]
+Form = Annotated[
+    AnswerForm | None,
+    typer.Option("--answer-form", help="Answer with a candidate's number, its name, or its first words."),
+]
+LayoutOption = Annotated[
+    Layout | None,
+    typer.Option("--layout", help="List what is left anew each turn, or keep the list and name what is excluded."),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, help="Longest reply, in tokens."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Source = Annotated[
+    Path | None,
+    typer.Option("--source", help="The folder (or file) with the raw files, where they are not fetched."),
+]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", metavar="KEY=VALUE", help="A setting of the data set; repeat it for more."),
+]
+
+
+def examples(*lines: str) -> str:
+    """A help page's last part; each line is shown as it stands."""
+    return "\n\n".join(["[bold]Examples[/bold]", *(line.replace("[", "\\[") for line in lines)])
+
+
+def given(**settings: Any) -> dict[str, Any]:
+    """The settings that were given; choices as plain texts."""
+    return {k: v.value if isinstance(v, Enum) else v for k, v in settings.items() if v is not None}
+
+
+def key_values(items: Sequence[str], option: str = "--option") -> dict[str, Any]:
+    """`key=value` texts, values as in TOML. Raises ConfigError for one without an equals sign."""
+    from r1ranker.config import parse_value
+    from r1ranker.errors import ConfigError
+
+    settings = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{option} {item}: write it as key=value, such as candidates=10")
+        settings[key.strip()] = parse_value(text.strip())
+    return settings
+
+
+def load_data(name: str, source: Path | str | None, options: dict[str, Any]) -> Dataset:
+    """`load_dataset`, with what it says on stderr, and a message for an option of the wrong kind."""
+    from r1ranker.cli.console import loading
+    from r1ranker.datasets import load_dataset
+    from r1ranker.errors import ConfigError
+
+    try:
+        with loading():
+            return load_dataset(name, source=source, **options)
+    except (TypeError, ValueError, AttributeError) as error:
+        if not options:
+            raise
+        said = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ConfigError(f"data set '{name}': an option has a value of the wrong kind ({said}): {error}") from error

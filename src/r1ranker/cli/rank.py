@@ -1,0 +1,194 @@
+"""`r1ranker rank`: one list from the command line, or a file of lists."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from r1ranker.cli import options
+from r1ranker.cli.console import Bar, CountingLLM, loading, say, turns
+from r1ranker.cli.errors import on_interrupt
+from r1ranker.errors import InputError, R1RankerError
+
+if TYPE_CHECKING:
+    from r1ranker.datasets import BadLine
+    from r1ranker.reranker import Reranker
+    from r1ranker.types import RankingExample
+
+EPILOG = options.examples(
+    'r1ranker rank --query "who wrote Emma?" --doc "Jane Austen wrote Emma." --doc "Emma is a town." --trace',
+    'r1ranker rank --history "Alien (1979)" --history "Heat (1995)" --doc "Aliens (1986)" --doc "Babe (1995)"',
+    "r1ranker rank --input tasks.jsonl --out ranked.jsonl --model runs/demo/model",
+    """A line of tasks.jsonl: {"id": "q1", "query": "who wrote Emma?", "candidates": ["Jane Austen", "A town"]}""",
+)
+
+
+def rank(
+    query: Annotated[str, typer.Option("--query", "-q", help="What the candidates are ranked for.")] = "",
+    history: Annotated[
+        list[str] | None,
+        typer.Option("--history", help="An item of the past; repeat it, oldest first. Then candidates may come next."),
+    ] = None,
+    doc: Annotated[
+        list[str] | None,
+        typer.Option("--doc", "-d", help="A candidate's text; repeat it for each."),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option("--input", "-i", metavar="FILE", help="Lists as JSON lines (or .gz), - for stdin."),
+    ] = None,
+    model: options.Model = options.DEFAULT_MODEL,
+    kind: options.Kind = None,
+    think: options.Think = None,
+    answer_form: options.Form = None,
+    layout: options.LayoutOption = None,
+    max_tokens: options.MaxTokens = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", "-k", min=1, help="How many results are shown; all candidates are ranked."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write the results here, as JSON lines."),
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Show each exclusion, and why.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+    device: options.Device = "auto",
+) -> None:
+    """Rank candidates for a query, or for a history of items.
+
+    What you leave out stays as the model was trained. Exit code 2: some lists could not be ranked; 1: none could.
+    """
+    examples, bad = _read(query, history or [], doc or [], tasks)
+    for line in bad:
+        say(str(line))
+    if not examples:
+        raise InputError(f"{tasks} holds no list that can be ranked")
+    with _sink(out, tasks) as file:
+        settings = options.given(
+            kind=kind, thinking=think, answer_form=answer_form, layout=layout, max_tokens=max_tokens
+        )
+        reranker = load_reranker(model, settings, device)
+        if file is not None:
+            file.truncate(0)
+        done, failed = _rank(reranker, examples, top_k, file, out, trace=trace, as_json=as_json, alone=tasks is None)
+    if tasks is not None:
+        where = f"; the results are in {out}" if out is not None else ""
+        say(f"ranked {done:,} of {len(examples) + len(bad):,} lists{where}")
+    if not done:
+        raise typer.Exit(1)
+    if failed or bad:
+        raise typer.Exit(2)
+
+
+def load_reranker(model: str, settings: dict[str, Any], device: str = "auto") -> Reranker:
+    """The model as it asks to be asked, with some settings changed; what is said meanwhile goes to stderr."""
+    from r1ranker.reranker import Reranker
+
+    with loading():
+        return Reranker.load(model, device=device, **settings)
+
+
+def _rank(
+    reranker: Reranker,
+    examples: Sequence[RankingExample],
+    top_k: int | None,
+    file: TextIO | None,
+    out: Path | None,
+    *,
+    trace: bool,
+    as_json: bool,
+    alone: bool,
+) -> tuple[int, int]:
+    """Rank and write each result at once; returns how many were ranked, and how many could not be."""
+    from r1ranker.cli.ranktrace import record, show
+
+    done = cut = 0
+    errors: list[InputError] = []
+
+    def give_up(_: int, error: InputError) -> None:
+        errors.append(error)
+        say(f"not ranked: {error}")
+
+    def kept() -> str:
+        where = f"in {out}" if out is not None else "above"
+        return f"stopped: {done:,} of {len(examples):,} lists are ranked and {where}"
+
+    llm = reranker.llm
+    with on_interrupt(kept), Bar("ranking", turns(reranker.config.kind, examples), transient=True) as bar:
+        reranker.llm = CountingLLM(llm, bar)
+        for _, result in reranker.rank_stream(examples, top_k, on_error=None if alone else give_up):
+            done += 1
+            cut += result.trace.truncated
+            sharpness = reranker.config.sharpness if trace else None
+            line = json.dumps(record(result, sharpness), ensure_ascii=False)
+            if file is not None:
+                print(line, file=file, flush=True)
+            if as_json or file is None:
+                bar.print(line if as_json else show(result, sharpness, alone=alone))
+    if cut:
+        say(f"{cut:,} {'text was' if cut == 1 else 'texts were'} cut to fit what the model reads")
+    return done, len(errors)
+
+
+def _read(
+    query: str, history: list[str], docs: list[str], tasks: str | None
+) -> tuple[list[RankingExample], list[BadLine]]:
+    from r1ranker.reranker import make_example
+
+    if tasks is not None:
+        if query or history or docs:
+            raise InputError("--input stands beside --query, --history or --doc: give either a file or one list")
+        return _read_stdin() if tasks == "-" else _read_file(Path(tasks))
+    if not query.strip() and not history:
+        raise InputError("there is nothing to rank for: give --query, or --history, or a file with --input")
+    if not docs:
+        raise InputError("there is nothing to rank: give each candidate with --doc, or a file with --input")
+    return [make_example(_text(query), [_text(d) for d in docs], history=[_text(h) for h in history])], []
+
+
+def _text(argument: str) -> str:
+    """An argument whose bytes are no UTF-8 gets a replacement character for each."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _read_file(path: Path) -> tuple[list[RankingExample], list[BadLine]]:
+    from r1ranker.datasets import read_examples
+
+    return read_examples(path)
+
+
+def _read_stdin() -> tuple[list[RankingExample], list[BadLine]]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "stdin.jsonl"
+        path.write_bytes(sys.stdin.buffer.read())
+        try:
+            examples, bad = _read_file(path)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), "stdin")) from error
+    return examples, [replace(line, file="stdin") for line in bad]
+
+
+@contextmanager
+def _sink(out: Path | None, tasks: str | None) -> Iterator[TextIO | None]:
+    """The open output file. It is tried before the model is loaded, and emptied only after that."""
+    if out is not None and tasks not in (None, "-") and out.exists() and out.samefile(Path(str(tasks))):
+        raise InputError(f"--out is the input, {out}: choose another file")
+    try:
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        opened = nullcontext() if out is None else out.open("a", encoding="utf-8")
+    except OSError as error:
+        from r1ranker.files import write_problem
+
+        raise R1RankerError(write_problem(out or Path(), error)) from error
+    with opened as file:
+        yield file

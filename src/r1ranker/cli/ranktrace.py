@@ -1,0 +1,118 @@
+"""A ranking as a user reads it, and as JSON: the results, and every exclusion with its reason."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from r1ranker.answers import one_line
+from r1ranker.reranker import RankResult
+from r1ranker.types import Trace, Turn
+
+
+def probabilities(turn: Turn, sharpness: float) -> dict[str, float]:
+    """Candidate id -> probability of being excluded in this turn; empty where the model wrote freely."""
+    scores = [sharpness * value for value in turn.completion.choice_logprobs]
+    if not scores:
+        return {}
+    top = max(scores)
+    weights = [math.exp(score - top) for score in scores]
+    return {i: weight / sum(weights) for i, weight in zip(turn.remaining, weights, strict=True)}
+
+
+def statuses(trace: Trace) -> dict[str, int]:
+    """How many turns have each parse status."""
+    return dict(Counter(turn.parsed.status for turn in trace.turns))
+
+
+def record(result: RankResult, sharpness: float | None) -> dict[str, Any]:
+    """A result as plain JSON values; with a sharpness, also its trace."""
+    row: dict[str, Any] = {
+        "id": result.example.id,
+        "ranking": list(result.trace.ranking),
+        "results": [asdict(document) for document in result],
+        "usage": asdict(result.usage),
+        "parse": statuses(result.trace),
+        "truncated": result.trace.truncated,
+    }
+    if sharpness is not None:
+        row["trace"] = [_turn_record(turn, sharpness) for turn in result.trace.turns]
+    return row
+
+
+def _turn_record(turn: Turn, sharpness: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"remaining": list(turn.remaining), "status": turn.parsed.status}
+    if turn.excluded is not None:
+        row["excluded"] = turn.excluded
+    if chances := probabilities(turn, sharpness):
+        return row | {"probabilities": chances}
+    return row | {"reply": turn.request.prompt.prefill + turn.completion.text}
+
+
+def show(result: RankResult, sharpness: float | None, *, alone: bool) -> str:
+    """The result as text, best first; with a sharpness, its trace comes before."""
+    lines = (
+        [] if alone else [f"{result.example.id}: {_crop(result.example.query or '; '.join(result.example.history))}"]
+    )
+    if sharpness is not None:
+        for number, turn in enumerate(result.trace.turns, 1):
+            lines += _turn_lines(result, turn, number, sharpness)
+        lines.append("ranking, best first:" if result.trace.turns else "one candidate: nothing to exclude")
+    width = len(str(len(result)))
+    for document in result:
+        lines.append(_crop(f"{document.rank:>{width}}. {_label(result, document.id)}"))
+    return "\n".join(lines) + ("" if alone else "\n")
+
+
+def _turn_lines(result: RankResult, turn: Turn, number: int, sharpness: float) -> list[str]:
+    if turn.excluded is None:
+        reply = turn.request.prompt.prefill + turn.completion.text
+        return [f"the model's reply ({_status(turn)}):", *_indented(reply)]
+    head = f"turn {number} of {len(result.trace.turns)}: excluded {_label(result, turn.excluded)}"
+    lines = [_crop(head, keep=f" ({_status(turn)})")]
+    if chances := probabilities(turn, sharpness):
+        for i in sorted(chances, key=lambda i: -chances[i]):
+            lines.append(_crop(f"    {chances[i]:6.1%}  {_label(result, i)}"))
+        return lines
+    thought = turn.parsed.thought.strip()
+    if thought:
+        lines += _indented(thought)
+    reply = turn.completion.text
+    answer = reply.rpartition("<answer>")[2] if thought or "<answer>" in reply else reply
+    if turn.parsed.status != "exact" and answer.strip() != thought:
+        lines += ["    the answer as it stands:", *_indented(answer)]
+    return lines
+
+
+def _status(turn: Turn) -> str:
+    """What came of the reply, in words; a scored choice has none."""
+    words = {
+        "exact": "exact",
+        "repaired": "repaired: the answer was recovered",
+        "defaulted": "defaulted: the answer names no candidate",
+        "failed": "failed: there is no answer",
+    }
+    cut = ", cut at --max-tokens" if turn.completion.finish == "length" else ""
+    return words[turn.parsed.status] + cut
+
+
+def _label(result: RankResult, candidate_id: str) -> str:
+    """[id] text; candidates without an id of their own are called by their index."""
+    text = next(c.text for c in result.example.candidates if c.id == candidate_id)
+    return f"[{candidate_id}] {one_line(text)}"
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line.strip()}" for line in text.strip().splitlines() if line.strip()] or ["    (nothing)"]
+
+
+def _crop(text: str, keep: str = "") -> str:
+    """A text on one line of the terminal; whole where the output goes elsewhere."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    if len(text) + len(keep) <= width:
+        return text + keep
+    return text[: max(10, width - len(keep) - 1)].rstrip() + "…" + keep

@@ -1,0 +1,184 @@
+"""A training run from its recipe to a saved model; also what `demo` is made of. No typer here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from r1ranker.checkpoint import complete_checkpoints
+from r1ranker.cli.console import Bar, loading, say
+from r1ranker.cli.errors import on_interrupt, require_writable
+from r1ranker.cli.facts import versions
+from r1ranker.cli.options import load_data
+from r1ranker.config import RunConfig
+from r1ranker.datasets import Dataset
+from r1ranker.datasets.base import normalise, note
+from r1ranker.errors import InputError, R1RankerError
+from r1ranker.modelfolder import save_ranker
+from r1ranker.types import RankingExample
+
+if TYPE_CHECKING:
+    from r1ranker.rl.policy import Policy
+
+OWN_TEST_FRACTION = 0.2
+"""How much of a .jsonl file is kept for testing where a recipe does not say."""
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run: its folder, the model's folder in it, the policy as trained, and every step's metrics."""
+
+    config: RunConfig
+    folder: Path
+    model: Path
+    policy: Policy
+    metrics: list[dict[str, float]]
+    seconds: float
+
+
+def data_options(config: RunConfig, name: str) -> dict[str, Any]:
+    """A data set's options in this recipe. A .jsonl file, which has no split, keeps a fifth for testing."""
+    options = dict(config.data.options.get(name, {}))
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        options.setdefault("test_fraction", OWN_TEST_FRACTION)
+    return options
+
+
+def load_datasets(config: RunConfig) -> list[Dataset]:
+    """The recipe's data sets, each built with its source and options."""
+    return [load_data(name, config.data.sources.get(name), data_options(config, name)) for name in config.data.names]
+
+
+def load_examples(config: RunConfig) -> Dataset:
+    """The recipe's data as one data set; several are mixed (see `mix`)."""
+    return mix(load_datasets(config))
+
+
+def mix(datasets: list[Dataset]) -> Dataset:
+    """Data sets one after the other; the trainer shuffles them.
+
+    Groups count within their own data set. A query that is tested in one data set is not trained on in another.
+    """
+    if len(datasets) == 1:
+        return datasets[0]
+    tested = {normalise(e.query) for d in datasets for e in d.test if e.query}
+    taken: set[str] = set()
+    train: list[RankingExample] = []
+    test: list[RankingExample] = []
+    notes: list[str] = []
+    for number, dataset in enumerate(datasets, 1):
+        twice = any(e.id in taken for e in (*dataset.train, *dataset.test))
+        taken |= {e.id for e in (*dataset.train, *dataset.test)}
+        for side, examples in ((train, dataset.train), (test, dataset.test)):
+            side += [
+                replace(e, id=f"{number}:{e.id}" if twice else e.id, group=f"{number}:{e.group}" if e.group else "")
+                for e in examples
+            ]
+        notes += [f"{dataset.name}: {text}" for text in dataset.notes]
+    kept = [e for e in train if not e.query or normalise(e.query) not in tested]
+    note(notes, len(train) - len(kept), "training examples dropped whose query is tested in another data set")
+    popularity: dict[str, int] = {}
+    for dataset in datasets:
+        for key, count in dataset.popularity.items():
+            popularity[key] = popularity.get(key, 0) + count
+    return Dataset("+".join(d.name for d in datasets), tuple(kept), tuple(test), popularity, tuple(notes))
+
+
+def train_run(
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool = False,
+    dataset: Dataset | None = None,
+    on_step: OnStep | None = None,
+    bar: bool = True,
+) -> TrainedRun:
+    """Train by a recipe and save the model in `folder`/model.
+
+    dataset: the recipe's data, where it is loaded already.
+    bar: show progress on stderr, with the reward and the time left.
+    Raises R1RankerError if the model cannot be saved; the checkpoint then stays. A Ctrl-C says what was kept.
+    """
+    from r1ranker.rl.policy import Policy
+    from r1ranker.rl.trainer import Trainer
+
+    require_writable(folder)
+    begin = time.perf_counter()
+    with on_interrupt(lambda: _kept(folder)):
+        data = dataset if dataset is not None else load_examples(config)
+        if not data.train:
+            raise InputError(f"'{data.name}' has no training examples: lower its test_fraction")
+        with loading():
+            policy = Policy.load(config.model)
+        show = Bar("training", config.train.steps, start=None) if bar else None
+
+        def stepped(done: int, total: int, metrics: dict[str, float]) -> None:
+            if show is not None:
+                show.update(done, f"reward {metrics['reward']:.3f}" if "reward" in metrics else "")
+            if on_step is not None:
+                on_step(done, total, metrics)
+
+        trainer = Trainer(config, policy, data.train, folder, on_step=stepped)
+        with show or nullcontext():
+            metrics = trainer.run(resume=resume)
+    seconds = time.perf_counter() - begin
+    model = _save(config, folder, policy, data, metrics, seconds)
+    return TrainedRun(config, folder, model, policy, metrics, seconds)
+
+
+def _save(
+    config: RunConfig,
+    folder: Path,
+    policy: Policy,
+    data: Dataset,
+    metrics: list[dict[str, float]],
+    seconds: float,
+) -> Path:
+    ranker = config.ranker
+    if ranker.templates:  # the model's folder is used from anywhere
+        ranker = ranker.model_copy(update={"templates": str(Path(ranker.templates).resolve())})
+    facts = {
+        "recipe": config.name,
+        "data": data.name,
+        "fingerprint": data.fingerprint(),
+        "algorithm": config.train.algorithm,
+        "steps": config.train.steps,
+        "seed": config.seed,
+        "seconds": round(seconds, 1),
+        "versions": versions(),
+    }
+    if metrics and "reward" in metrics[-1]:
+        facts["last_reward"] = metrics[-1]["reward"]
+    try:
+        save_ranker(folder / "model", policy.model, policy.tokenizer, ranker, base=str(config.model.path), facts=facts)
+    except (OSError, SafetensorError, R1RankerError) as error:
+        raise R1RankerError(
+            f"the model could not be saved in {folder / 'model'} ({error}). {_last(folder)}: make room there, "
+            "then run the same command with --resume"
+        ) from error
+    return folder / "model"
+
+
+def _last(folder: Path) -> str:
+    found = complete_checkpoints(folder / "checkpoints")
+    return f"The checkpoint is kept in {found[-1]}" if found else "There is no checkpoint"
+
+
+def _kept(folder: Path) -> str:
+    if not complete_checkpoints(folder / "checkpoints"):
+        return "stopped before the first step: nothing was trained"
+    return f"stopped. {_last(folder)}: run the same command with --resume to go on"
+
+
+def report_notes(data: Dataset) -> None:
+    """Tell what was dropped or merged, on stderr."""
+    for text in data.notes:
+        say(f"  {text}")

@@ -1,0 +1,206 @@
+"""`r1ranker rank`: results, traces, and every way in which the input can be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+Invoke = Callable[..., Result]
+DOCS = ("--doc", "Bread is made of flour.", "--doc", "The Tiber flows through Rome.", "--doc", "A whale is a mammal.")
+QUERY = ("--query", "Where is Rome?")
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_ranks_documents_best_first(cli: Invoke, tiny_folder: Path) -> None:
+    result = cli("rank", *QUERY, *DOCS, "--model", tiny_folder)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert [line[:2] for line in lines] == ["1.", "2.", "3."]
+    assert {line.split("] ")[1] for line in lines} == set(DOCS[1::2])
+
+
+def test_a_history_asks_for_what_comes_next(cli: Invoke, tiny_folder: Path) -> None:
+    result = cli("rank", "--history", "Heat (1995)", "--doc", "Alien", "--doc", "Jaws", "-m", tiny_folder, "-k", 1)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_json_holds_the_ranking_and_what_it_cost(cli: Invoke, tiny_folder: Path) -> None:
+    result = cli("rank", *QUERY, *DOCS, "--model", tiny_folder, "--json", "--top-k", 2)
+    (row,) = records(result.stdout)
+    assert sorted(row["ranking"]) == ["0", "1", "2"]
+    assert [(r["rank"], r["id"]) for r in row["results"]] == [(1, row["ranking"][0]), (2, row["ranking"][1])]
+    assert row["usage"]["calls"] == 2
+    assert row["parse"] == {"exact": 2}
+    assert "trace" not in row
+
+
+def test_a_trace_shows_every_exclusion_with_probabilities(cli: Invoke, tiny_folder: Path) -> None:
+    text = cli("rank", *QUERY, *DOCS, "--model", tiny_folder, "--trace").stdout
+    (row,) = records(cli("rank", *QUERY, *DOCS, "--model", tiny_folder, "--trace", "--json").stdout)
+    for number, turn in enumerate(row["trace"], 1):
+        assert f"turn {number} of 2: excluded [{turn['excluded']}]" in text
+        assert sum(turn["probabilities"].values()) == pytest.approx(1)
+        # Greedy: the most probable candidate is the one that is excluded.
+        assert max(turn["probabilities"], key=turn["probabilities"].get) == turn["excluded"]
+    assert [t["excluded"] for t in row["trace"]] == row["ranking"][:0:-1]
+    assert text.count("%") == 3 + 2
+
+
+def test_a_trace_with_thinking_shows_the_thought_and_the_status(cli: Invoke, tiny_folder: Path) -> None:
+    result = cli("rank", *QUERY, *DOCS, "--model", tiny_folder, "--trace", "--think", "--max-tokens", 8)
+    assert result.exit_code == 0
+    assert result.stdout.count("excluded") == 2
+    assert "cut at --max-tokens" in result.stdout  # the tiny model babbles
+    assert "failed: there is no answer" in result.stdout
+
+
+def test_a_direct_ranker_shows_its_reply(cli: Invoke, tiny_folder: Path) -> None:
+    result = cli("rank", *QUERY, *DOCS, "-m", tiny_folder, "--ranker", "direct", "--trace", "--max-tokens", 8)
+    assert result.exit_code == 0
+    assert "the model's reply (" in result.stdout
+    assert "<answer>" in result.stdout
+
+
+def test_a_file_is_ranked_line_by_line(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
+    result = cli("rank", "--input", tasks_file, "--model", tiny_folder, "--out", "deep/er/ranked.jsonl")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    rows = records(Path("deep/er/ranked.jsonl").read_text(encoding="utf-8"))
+    assert sorted(row["id"] for row in rows) == ["q0", "q1", "q2", "q3"]
+    assert "ranked 4 of 4 lists" in result.stderr
+
+
+def test_stdin_is_read_too(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
+    text = tasks_file.read_text(encoding="utf-8") + "{broken\n"
+    result = cli("rank", "--input", "-", "--model", tiny_folder, "--json", input=text)
+    assert result.exit_code == 2
+    assert len(records(result.stdout)) == 4
+    assert "stdin:5: not valid JSON" in result.stderr
+
+
+def test_broken_lines_are_reported_and_the_others_ranked(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
+    bad = [
+        "{not json",
+        '{"query": "q", "candidates": []}',
+        '{"query": "q"}',
+        '{"qurey": "q", "candidates": ["a"]}',
+        "7",
+    ]
+    tasks_file.write_text(tasks_file.read_text(encoding="utf-8") + "\n".join(bad), encoding="utf-8")
+    result = cli("rank", "--input", tasks_file, "--model", tiny_folder, "--out", "ranked.jsonl")
+    assert result.exit_code == 2
+    assert len(records(Path("ranked.jsonl").read_text(encoding="utf-8"))) == 4
+    for line in range(5, 10):
+        assert f"tasks.jsonl:{line}: " in result.stderr
+    assert "did you mean 'query'?" in result.stderr
+    assert "ranked 4 of 9 lists" in result.stderr
+
+
+def test_a_list_that_cannot_fit_leaves_the_others_ranked(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
+    long = {"id": "long", "query": "q", "candidates": [f"candidate number {k} of many" for k in range(1000)]}
+    tasks_file.write_text(json.dumps(long) + "\n" + tasks_file.read_text(encoding="utf-8"), encoding="utf-8")
+    result = cli("rank", "--input", tasks_file, "--model", tiny_folder, "--out", "ranked.jsonl")
+    assert result.exit_code == 2
+    assert len(records(Path("ranked.jsonl").read_text(encoding="utf-8"))) == 4
+    assert "not ranked: example 'long'" in result.stderr
+
+
+def test_nothing_that_can_be_ranked_is_exit_code_1(cli: Invoke, tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("{\n", encoding="utf-8")
+    result = cli("rank", "--input", "bad.jsonl", "--model", tiny_folder)
+    assert result.exit_code == 1
+    assert "bad.jsonl:1: " in result.stderr
+    assert "error: bad.jsonl holds no list" in result.stderr
+
+
+def test_a_thousand_candidates_are_one_clear_message(cli: Invoke, tiny_folder: Path) -> None:
+    docs = [part for k in range(1000) for part in ("--doc", f"candidate number {k} of many")]
+    result = cli("rank", *QUERY, *docs, "--model", tiny_folder)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "1000 candidates do not fit" in result.stderr.replace(",", "")
+
+
+def test_a_text_longer_than_the_context_is_cut_and_reported(cli: Invoke, tiny_folder: Path) -> None:
+    result = cli("rank", *QUERY, "--doc", "whale " * 3000, "--doc", "Rome", "--model", tiny_folder, "--json")
+    assert result.exit_code == 0
+    assert records(result.stdout)[0]["truncated"] == 1
+    assert "1 text was cut" in result.stderr
+    # What comes back is the text as it was given.
+    assert "whale " * 3000 in [r["text"] for r in records(result.stdout)[0]["results"]]
+
+
+def test_duplicate_texts_stay_apart(cli: Invoke, tiny_folder: Path) -> None:
+    result = cli("rank", *QUERY, *("--doc", "the same") * 3, "--model", tiny_folder, "--json")
+    assert result.exit_code == 0
+    assert sorted(records(result.stdout)[0]["ranking"]) == ["0", "1", "2"]
+
+
+def test_duplicate_ids_are_a_bad_line(cli: Invoke, tiny_folder: Path, tmp_path: Path) -> None:
+    twice = {"query": "q", "candidates": [{"id": "a", "text": "x"}, {"id": "a", "text": "y"}]}
+    (tmp_path / "twice.jsonl").write_text(json.dumps(twice), encoding="utf-8")
+    result = cli("rank", "--input", "twice.jsonl", "--model", tiny_folder)
+    assert result.exit_code == 1
+    assert "the candidate id 'a' stands twice" in result.stderr
+
+
+def test_one_candidate_needs_no_model_call(cli: Invoke, tiny_folder: Path) -> None:
+    result = cli("rank", *QUERY, "--doc", "only me", "--model", tiny_folder, "--trace")
+    assert result.exit_code == 0
+    assert "one candidate: nothing to exclude" in result.stdout
+    assert "1. [0] only me" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "there is nothing to rank for"),
+        (("--query", "q"), "give each candidate with --doc"),
+        (("--doc", "d"), "there is nothing to rank for"),
+        (("--query", "   ", "--doc", "d"), "there is nothing to rank for"),
+        (("--query", "q", "--input", "x.jsonl"), "give either a file or one list"),
+        (("--input", "missing.jsonl"), "missing.jsonl does not exist"),
+        (("--query", "q", "--doc", "d", "--model", "smollm2-135m-instrukt"), "did you mean 'smollm2-135m-instruct'?"),
+    ],
+)
+def test_what_is_missing_is_said(cli: Invoke, arguments: tuple[str, ...], message: str) -> None:
+    result = cli("rank", *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+
+
+def test_an_unknown_option_names_the_nearest(cli: Invoke) -> None:
+    result = cli("rank", "--docs", "x")
+    assert result.exit_code == 2
+    assert "--doc" in result.stderr
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_model_is_loaded(cli: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    result = cli("rank", *QUERY, *DOCS, "--model", "no-such-model", "--out", "file/ranked.jsonl")
+    assert result.exit_code == 1
+    assert "cannot write" in result.stderr
+
+
+def test_an_old_output_survives_a_model_that_does_not_load(cli: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "old.jsonl").write_text("precious\n", encoding="utf-8")
+    assert cli("rank", *QUERY, *DOCS, "--model", "no-such-model", "--out", "old.jsonl").exit_code == 1
+    assert (tmp_path / "old.jsonl").read_text(encoding="utf-8") == "precious\n"
+
+
+def test_the_input_is_never_the_output(cli: Invoke, tasks_file: Path) -> None:
+    result = cli("rank", "--input", tasks_file, "--out", tasks_file)
+    assert result.exit_code == 1
+    assert "choose another file" in result.stderr
+    assert tasks_file.read_text(encoding="utf-8").count("\n") == 4

@@ -1,0 +1,184 @@
+"""`r1ranker train`: a run, its continuation, what it leaves, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from r1ranker.cli import recipes, runs
+from r1ranker.config import load_config
+from r1ranker.datasets import Dataset
+from r1ranker.errors import ConfigError, R1RankerError
+from r1ranker.types import Candidate, RankingExample
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_folder: Path, tasks_file: Path) -> Path:
+    """Two steps of all_actions on four lists."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        f"""# A tiny run.
+name = "tiny"
+[model]
+path = "{tiny_folder}"
+precision = "fp32"
+[data]
+names = ["{tasks_file}"]
+[data.options."{tasks_file}"]
+test_fraction = 0.5
+[ranker]
+thinking = false
+max_tokens = 16
+[train]
+algorithm = "all_actions"
+steps = 2
+states_per_step = 2
+learning_rate = 1e-3
+checkpoint_every = 1
+[evaluation]
+direct = false
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+def steps(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_is_saved_compared_and_resumed(cli: Invoke, recipe: Path) -> None:
+    first = cli("train", recipe)
+    assert first.exit_code == 0, first.stderr
+    folder = Path("runs/tiny")
+    assert steps(folder) == [1, 2]
+    for name in ("model/ranker.json", "model/model.safetensors", "reward.png", "evaluation/tasks/report.json"):
+        assert (folder / name).exists(), name
+    assert "tiny (trained)" in first.stdout
+    assert str(folder / "model") in first.stdout
+
+    again = cli("train", recipe, "--no-eval")
+    assert again.exit_code == 1
+    assert "--resume" in again.stderr
+
+    resumed = cli("train", recipe, "--resume", "--set", "train.steps=4", "--no-eval")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert steps(folder) == [1, 2, 3, 4]
+    facts = json.loads((folder / "model/ranker.json").read_text(encoding="utf-8"))
+    assert facts["ranker"]["thinking"] is False
+    assert facts["facts"]["steps"] == 4
+
+    # The folder knows how its model is asked.
+    ranked = cli("rank", "-q", "question number 1", "-d", "a", "-d", "b", "--model", folder / "model")
+    assert ranked.exit_code == 0
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_says_so(recipe: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "r1ranker.cli.app", "train", str(recipe), "--no-eval"]
+    command += ["--set", "train.steps=100000", "--set", "train.checkpoint_every=100000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "runs/tiny/metrics.jsonl"
+    for _ in range(600):
+        if process.poll() is not None or (metrics.exists() and metrics.stat().st_size):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, complaint
+    assert "Traceback" not in complaint
+    assert complaint.splitlines()[-1].startswith("stopped. The checkpoint is kept in runs/tiny/checkpoints/step-")
+    assert list((tmp_path / "runs/tiny/checkpoints").glob("step-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("demmo",), "did you mean 'demo'?"),
+        ((), "train --list"),
+        (("demo", "--set", "train.stepz=3"), "did you mean 'train.steps'?"),
+        (("demo", "--set", "train.steps=many"), "train.steps: "),
+        (("demo", "--set", "train.steps"), "write it as key=value"),
+        (("demo", "--set", "data.options.rec-movie={}", "--set", 'data.names=["rec-movi"]'), "rec-movie"),
+    ],
+)
+def test_a_wrong_recipe_or_setting_is_named(cli: Invoke, arguments: tuple[str, ...], message: str) -> None:
+    result = cli("train", *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_model_is_loaded(cli: Invoke, recipe: Path) -> None:
+    Path("file").write_text("", encoding="utf-8")
+    result = cli("train", recipe, "--out", "file/run", "--set", "model.path=no-such-model")
+    assert result.exit_code == 1
+    assert "cannot write" in result.stderr
+
+
+def test_a_full_disk_at_the_end_leaves_the_checkpoint(
+    cli: Invoke, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "save_ranker", full)
+    result = cli("train", recipe)
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert "runs/tiny/checkpoints/step-000002" in result.stderr
+    assert "--resume" in result.stderr
+
+
+def test_recipes_are_listed_with_what_they_say_of_themselves(cli: Invoke) -> None:
+    lines = cli("train", "--list").stdout.splitlines()
+    assert len(lines) == len(recipes.shipped_recipes()) > 0
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    for path in recipes.shipped_recipes():
+        assert load_config(recipes.find_recipe(path.stem)).name == path.stem
+
+
+def test_a_file_comes_before_a_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recipes.find_recipe("demo.toml").parent == recipes.FOLDER
+    Path("demo.toml").write_text("", encoding="utf-8")
+    assert recipes.find_recipe("demo.toml") == Path("demo.toml")
+    with pytest.raises(ConfigError, match="did you mean 'demo'"):
+        recipes.find_recipe("demoo")
+
+
+def example(id: str, query: str = "", group: str = "") -> RankingExample:
+    history = () if query else ("Heat",)
+    return RankingExample(
+        id, "passage", (Candidate("a", "x"), Candidate("b", "y")), query, history, {"a": 1}, group=group
+    )
+
+
+def test_mixed_data_sets_keep_ids_and_groups_apart_and_tested_queries_out() -> None:
+    one = Dataset("one", (example("1", group="u"), example("2", "Who?", "q2")), (example("3", "When?", "q3"),))
+    two = Dataset("two", (example("1", " when? "),), (example("4", group="u"),), {"a": 2}, ("1 dropped",))
+    mixed = runs.mix([one, two])
+    assert mixed.name == "one+two"
+    assert [e.id for e in mixed.train] == ["1", "2"]  # two's "when?" is tested in one
+    assert [e.id for e in mixed.test] == ["3", "2:4"]
+    assert mixed.notes[0] == "two: 1 dropped"
+    assert mixed.notes[1].startswith("1 training examples dropped")
+    assert runs.mix([one]) is one
+
+
+def test_no_training_examples_is_one_message(recipe: Path, tmp_path: Path, tasks_file: Path) -> None:
+    config = load_config(recipe)
+    everything = config.data.model_copy(update={"options": {str(tasks_file): {"test_fraction": 1.0}}})
+    with pytest.raises(R1RankerError, match="no training examples"):
+        runs.train_run(config.model_copy(update={"data": everything}), tmp_path / "run")

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import tensor
+
+from r1ranker.rl.advantages import explained_variance, gae, grpo_advantages, reward_at_end, whiten
+
+
+def test_grpo_by_hand() -> None:
+    # Mean 2, variance (1 + 1 + 0) / 3 = 2/3, sd 0.816497: (1 / 0.816497) = 1.224745.
+    got = grpo_advantages(tensor([3.0, 1.0, 2.0]))
+    assert got.tolist() == pytest.approx([1.224745, -1.224745, 0.0], abs=1e-5)
+    # Mean 0.5, sd 0.5.
+    assert grpo_advantages(tensor([1.0, 0.0, 0.0, 1.0])).tolist() == pytest.approx([1, -1, -1, 1], abs=1e-5)
+
+
+def test_grpo_without_scale_is_the_distance_from_the_mean() -> None:
+    # Mean (3 + 1 + 5) / 3 = 3.
+    assert grpo_advantages(tensor([3.0, 1.0, 5.0]), scale=False).tolist() == [0.0, -2.0, 2.0]
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_equal_rewards_teach_nothing(scale: bool) -> None:
+    assert grpo_advantages(tensor([-1.0] * 5), scale=scale).tolist() == [0.0] * 5
+    assert grpo_advantages(tensor([0.5]), scale=scale).tolist() == [0.0]
+
+
+def test_gae_by_hand() -> None:
+    # gamma 0.9, lambda 0.8, their product 0.72; nothing follows the last token.
+    # delta2 = 1 - 0.2              =  0.8     A2 =  0.8
+    # delta1 = 0 + 0.9 * 0.2 - 0.4  = -0.22    A1 = -0.22 + 0.72 * 0.8   = 0.356
+    # delta0 = 0 + 0.9 * 0.4 - 0.5  = -0.14    A0 = -0.14 + 0.72 * 0.356 = 0.11632
+    advantages, returns = gae(tensor([0.0, 0.0, 1.0]), tensor([0.5, 0.4, 0.2]), 0.9, 0.8)
+    assert advantages.tolist() == pytest.approx([0.11632, 0.356, 0.8], abs=1e-6)
+    # returns = A + V.
+    assert returns.tolist() == pytest.approx([0.61632, 0.756, 1.0], abs=1e-6)
+
+
+def test_gae_with_lambda_0_is_the_one_step_error() -> None:
+    advantages, _ = gae(tensor([0.3, 0.0, 1.0]), tensor([0.5, 0.4, 0.2]), 0.9, 0.0)
+    # 0.3 + 0.36 - 0.5, 0.18 - 0.4, 1 - 0.2
+    assert advantages.tolist() == pytest.approx([0.16, -0.22, 0.8], abs=1e-6)
+
+
+def test_gae_with_gamma_and_lambda_1_returns_the_reward_at_every_token() -> None:
+    values = tensor([0.5, -0.4, 0.2, 3.0])
+    advantages, returns = gae(reward_at_end(-0.75, 4), values, 1.0, 1.0)
+    assert returns.tolist() == pytest.approx([-0.75] * 4, abs=1e-6)
+    assert advantages.tolist() == pytest.approx([-1.25, -0.35, -0.95, -3.75], abs=1e-6)
+
+
+def test_gae_of_one_token() -> None:
+    advantages, returns = gae(tensor([2.0]), tensor([0.5]), 0.9, 0.8)
+    assert (advantages.tolist(), returns.tolist()) == ([1.5], [2.0])
+
+
+def test_gae_leaves_its_input_alone() -> None:
+    rewards, values = tensor([0.0, 1.0]), tensor([0.5, 0.4])
+    gae(rewards, values, 0.9, 0.8)
+    assert (rewards.tolist(), values.tolist()) == ([0.0, 1.0], pytest.approx([0.5, 0.4]))
+
+
+def test_the_reward_stands_on_the_last_token() -> None:
+    assert reward_at_end(0.25, 4).tolist() == [0.0, 0.0, 0.0, 0.25]
+    assert reward_at_end(-1.0, 1).tolist() == [-1.0]
+
+
+def test_whiten_goes_over_all_tokens_of_the_batch() -> None:
+    # Mean 2, sd sqrt(2/3): -1.224745, 0, 1.224745. By completion the last one alone would be 0.
+    got = whiten([tensor([1.0, 2.0]), tensor([3.0])])
+    assert [g.tolist() for g in got] == [pytest.approx([-1.224745, 0.0], abs=1e-5), pytest.approx([1.224745], abs=1e-5)]
+    flat = torch.cat(whiten([torch.arange(5.0), torch.arange(7.0) * 3]))
+    assert (float(flat.mean()), float(flat.std(correction=0))) == pytest.approx((0.0, 1.0), abs=1e-5)
+
+
+def test_whiten_of_equal_advantages_is_zero() -> None:
+    assert [g.tolist() for g in whiten([tensor([2.0, 2.0]), tensor([2.0])])] == [[0.0, 0.0], [0.0]]
+
+
+def test_explained_variance_by_hand() -> None:
+    returns = tensor([1.0, 2.0, 3.0, 4.0])
+    # Var(returns) = 1.25. Errors 0, 0, 0, 2: mean square 1, squared mean 0.25, variance 0.75. 1 - 0.75 / 1.25 = 0.4.
+    assert explained_variance(tensor([1.0, 2.0, 3.0, 2.0]), returns) == pytest.approx(0.4)
+    assert explained_variance(returns, returns) == 1.0
+    assert explained_variance(tensor([7.0] * 4), returns) == pytest.approx(0.0)
+    assert explained_variance(-returns, returns) == pytest.approx(-3.0)  # 1 - Var(2 r) / Var(r) = 1 - 4
+    assert explained_variance(tensor([1.0, 2.0]), tensor([3.0, 3.0])) == 0.0
+    assert not math.isnan(explained_variance(tensor([1.0]), tensor([1.0])))

@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from r1ranker.config import RunConfig
+from r1ranker.llm.packing import Pack
+from r1ranker.rankers import IRanker
+from r1ranker.rewards import Reward, exclusion_values
+from r1ranker.rl.all_actions import AllActions
+from r1ranker.rl.metrics import Averages
+from r1ranker.rl.policy import Policy
+from r1ranker.rl.sampled import Sampled
+from r1ranker.rl.states import State
+from r1ranker.types import RankingExample, Request
+
+MakePolicy = Callable[..., Policy]
+Recipe = Callable[..., RunConfig]
+Gradients = Callable[[Policy], dict[str, Tensor]]
+
+
+def learner_of(policy: Policy, config: RunConfig) -> AllActions | Sampled:
+    ranker = config.ranker.build(policy.llm.parameters)
+    if config.train.algorithm == "all_actions":
+        assert isinstance(ranker, IRanker)
+        return AllActions(policy, ranker, config)
+    return Sampled(policy, ranker, config)
+
+
+def move(policy: Policy, size: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in policy.parameters:
+            p += size * torch.randn(p.shape, generator=generator)
+
+
+def count_passes(policy: Policy) -> list[int]:
+    """A list that grows by the number of packs of every packed pass."""
+    passes: list[int] = []
+    packed = policy.packed
+
+    def counted(packs: Sequence[Pack], *args: Any) -> Any:
+        passes.append(len(packs))
+        return packed(packs, *args)
+
+    policy.packed = counted  # type: ignore[method-assign]
+    return passes
+
+
+ALGORITHMS = [
+    ("all_actions", {"entropy_coef": 0.05}),
+    ("grpo", {}),
+    ("ppo", {"critic": "head", "group_size": 2}),
+    ("ppo", {"critic": "separate", "gae_lambda": 0.9}),
+]
+
+
+# Minibatches and micro-batches
+
+
+@pytest.mark.parametrize(("algorithm", "train"), ALGORITHMS)
+@pytest.mark.parametrize("lora", [0, 2])
+def test_micro_batches_do_not_change_the_gradients(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    states: list[State],
+    gradients: Gradients,
+    same_gradients: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    letters_reward: Any,
+    algorithm: str,
+    train: dict[str, Any],
+    lora: int,
+) -> None:
+    monkeypatch.setattr(Sampled, "_reward", letters_reward)
+    found: list[dict[str, Tensor]] = []
+    passes: list[list[int]] = []
+    results: list[dict[str, float]] = []
+    for micro_tokens in (1, 1_000_000):
+        policy = make_policy(lora_rank=lora)
+        config = recipe(
+            algorithm,
+            thinking=algorithm != "all_actions",
+            micro_tokens=micro_tokens,
+            kl_coef=0.1,
+            model={"lora_rank": lora},
+            **train,
+        )
+        learner = learner_of(policy, config)
+        averages = Averages()
+        parts = learner.updates(states, averages, 0)
+        assert [sorted(part) for part in parts] == [list(range(len(states)))]
+        # Away from the weights that sampled, so that ratios, the KL term and the values are not trivial.
+        move(policy, 0.01 if not lora else 0.1)
+        if isinstance(learner, Sampled) and learner.critic is not None:
+            with torch.no_grad():
+                learner.critic.head.weight.fill_(0.1)
+        passes.append(count_passes(policy))
+        learner.backward(states, parts[0], averages)
+        own = gradients(policy)
+        if isinstance(learner, Sampled) and learner.critic is not None:
+            own |= {f"critic.{n}": p.grad for n, p in learner.critic.named_parameters() if p.grad is not None}
+            assert any(n.startswith("critic.backbone") for n in own) == (train["critic"] == "separate")
+        found.append(own)
+        results.append(averages.result())
+    assert passes == [[1] * len(states), [len(states)]]
+    same_gradients(found[0], found[1], rel=1e-4)
+    assert results[0] == pytest.approx(results[1], rel=1e-3, abs=1e-5)
+    assert results[0]["kl"] > 1e-5
+    if algorithm != "all_actions":
+        assert results[0]["approx_kl"] > 1e-5
+
+
+@pytest.mark.parametrize("algorithm", ["all_actions", "grpo"])
+def test_minibatches_cover_all_states(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State], algorithm: str
+) -> None:
+    config = recipe(algorithm, thinking=algorithm == "grpo", minibatch_states=2)
+    parts = learner_of(make_policy(), config).updates(states, Averages(), 0)
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert sorted(k for part in parts for k in part) == [0, 1, 2, 3, 4]
+
+
+def test_every_epoch_is_shuffled_anew_and_the_same_for_the_same_step(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State]
+) -> None:
+    config = recipe("ppo", thinking=True, critic="head", minibatch_states=2, epochs=4)
+    learner = learner_of(make_policy(), config)
+    parts = learner.updates(states, Averages(), 3)
+    assert [len(part) for part in parts] == [2, 2, 1] * 4
+    epochs = [[k for part in parts[e : e + 3] for k in part] for e in range(0, 12, 3)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert learner.updates(states, Averages(), 3) == parts
+
+
+# Where the gradient goes
+
+
+@pytest.mark.parametrize(("algorithm", "train"), ALGORITHMS)
+def test_the_gradient_reaches_all_that_trains_and_nothing_else(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    states: list[State],
+    monkeypatch: pytest.MonkeyPatch,
+    letters_reward: Any,
+    algorithm: str,
+    train: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(Sampled, "_reward", letters_reward)
+    policy = make_policy(frozen_layers=1)
+    config = recipe(algorithm, thinking=algorithm != "all_actions", kl_coef=0.1, model={"frozen_layers": 1}, **train)
+    learner = learner_of(policy, config)
+    averages = Averages()
+    parts = learner.updates(states, averages, 0)
+    if isinstance(learner, Sampled):  # a critic that says zero gives PPO equal advantages; see the trainer's tests
+        for group in learner._groups:
+            group.advantages = torch.linspace(-1, 1, len(group.advantages))
+    learner.backward(states, parts[0], averages)
+    reached = {n for n, p in policy.model.named_parameters() if p.grad is not None and float(p.grad.norm()) > 0}
+    assert reached == {n for n, p in policy.model.named_parameters() if p.requires_grad}
+    assert "model.layers.0.mlp.up_proj.weight" not in reached
+    assert len(reached) == 2 * 9 + 2  # two layers of seven matrices and two norms; the last norm, the head
+
+
+@pytest.mark.parametrize("critic", ["head", "separate"])
+def test_the_value_loss_does_not_move_the_policy(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State], critic: str
+) -> None:
+    policy = make_policy()
+    learner = learner_of(policy, recipe("ppo", thinking=True, critic=critic))
+    assert isinstance(learner, Sampled)
+    assert learner.critic is not None
+    parts = learner.updates(states, Averages(), 0)
+    for group in learner._groups:
+        group.advantages = torch.zeros_like(group.advantages)
+        assert float(group.returns.abs().min()) > 0  # a random model's reward: -1 or worse
+    learner.backward(states, parts[0], Averages())
+    assert all(p.grad is None or float(p.grad.abs().max()) == 0 for p in policy.parameters)
+    assert learner.critic.head.weight.grad is not None
+    assert float(learner.critic.head.weight.grad.norm()) > 0
+
+
+# All actions
+
+
+def test_all_actions_measures_the_expected_reward(make_policy: MakePolicy, recipe: Recipe, states: list[State]) -> None:
+    policy = make_policy()
+    config = recipe("all_actions", ranker={"sharpness": 2.0}, kl_coef=0.01)
+    learner = learner_of(policy, config)
+    averages = Averages()
+    learner.backward(states, range(len(states)), averages)
+    got = averages.result()
+    ranker = config.ranker.build(None)
+    assert isinstance(ranker, IRanker)
+    # What the backend scores for the same requests (evaluation's path) gives the same policy.
+    from r1ranker.types import Sampling
+
+    completions = policy.llm.complete([ranker.request(s.example, s.remaining) for s in states], Sampling())
+    expected, uniform = [], []
+    for state, completion in zip(states, completions, strict=True):
+        p = (torch.tensor(completion.choice_logprobs) * 2.0).softmax(0)
+        values = torch.tensor(exclusion_values(state.example.relevance, state.remaining))
+        expected.append(float((p * values).sum()))
+        uniform.append(float(values.mean()))
+    assert len(set(expected)) == 5
+    assert got["reward"] == pytest.approx(sum(expected) / 5, abs=1e-4)
+    # Sizes 3, 4, 5, 3, 4, one positive each: (2/3 + 3/4 + 4/5 + 2/3 + 3/4) / 5 = 0.72667.
+    assert got["reward_uniform"] == pytest.approx(0.7266667, abs=1e-6)
+    assert got["choices"] == pytest.approx(19 / 5)
+    assert got["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert 0 < got["entropy"] < math.log(5)
+
+
+def test_the_entropy_bonus_flattens_the_policy(make_policy: MakePolicy, recipe: Recipe, states: list[State]) -> None:
+    after = {}
+    for coefficient in (0.0, 5.0):
+        policy = make_policy()
+        learner = learner_of(policy, recipe("all_actions", entropy_coef=coefficient, ranker={"sharpness": 1.0}))
+        optimizer = torch.optim.Adam(policy.parameters, lr=1e-3)
+        for _ in range(5):
+            averages = Averages()
+            optimizer.zero_grad()
+            learner.backward(states, range(len(states)), averages)
+            optimizer.step()
+        after[coefficient] = averages.result()["entropy"]
+    assert after[5.0] > after[0.0] + 0.01
+
+
+def test_the_kl_term_pulls_back_to_the_reference(make_policy: MakePolicy, recipe: Recipe, states: list[State]) -> None:
+    policy = make_policy()
+    learner = learner_of(policy, recipe("all_actions", kl_coef=100.0))
+    move(policy, 0.02)
+    optimizer = torch.optim.Adam(policy.parameters, lr=1e-3)
+    kls = []
+    for _ in range(8):
+        averages = Averages()
+        optimizer.zero_grad()
+        learner.backward(states, range(len(states)), averages)
+        optimizer.step()
+        kls.append(averages.result()["kl"])
+    assert kls[0] > 1e-3
+    assert kls[-1] < 0.5 * kls[0]
+
+
+# Sampled completions, written by a script
+
+
+def test_dranker_rewards_groups_and_step(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    make_example: Callable[..., RankingExample],
+    script: Callable[..., list[list[Request]]],
+) -> None:
+    policy = make_policy()
+    config = recipe("grpo", kind="direct", group_size=3, kl_coef=0.0)
+    example = make_example(3)  # Toy Story is the positive
+    state = State(example, example.ids)
+    best = "Toy Story (1995)\nHeat (1995)\nCasablanca (1942)</answer>"
+    worst = "Casablanca (1942)\nHeat (1995)\nToy Story (1995)</answer>"
+    calls = script(policy, [best, worst, "blah"])
+    learner = learner_of(policy, config)
+    assert isinstance(learner, Sampled)
+    averages = Averages()
+    parts = learner.updates([state], averages, 0)
+    # One request a completion, the same prompt, no choices: choices would be scored and not sampled.
+    assert [len(call) for call in calls] == [3]
+    assert len({r.prompt for r in calls[0]}) == 1
+    assert all(r.choices == () and r.session == "" for r in calls[0])
+    group = learner._groups[0]
+    # best: nDCG 1. worst: 1 / log2(4) = 0.5. blah: no candidate -1, coverage -1, layout -1, one tag missing -0.25.
+    assert [r.total for r in group.rewards] == pytest.approx([1.0, 0.5, -3.25])
+    # Mean -1.75 / 3 = -0.583333; distances 1.583333, 1.083333, -2.666667;
+    # sd = sqrt((2.506944 + 1.173611 + 7.111111) / 3) = 1.896634: 0.834812, 0.571188, -1.405999.
+    lengths = group.lengths
+    per_completion = [float(a[0]) for a in torch.split(group.advantages, lengths)]
+    assert per_completion == pytest.approx([0.834812, 0.571188, -1.405999], abs=1e-4)
+    assert all(float(a.std(correction=0)) < 1e-6 for a in torch.split(group.advantages, lengths))
+    got = averages.result()
+    assert got["reward"] == pytest.approx(-1.75 / 3)
+    assert got["reward_std"] == pytest.approx(1.896634, abs=1e-5)
+    assert got["coverage_reward"] == pytest.approx(-1 / 3)
+    assert got["format_reward"] == pytest.approx(-1.25 / 3)
+    assert got["answered"] == pytest.approx(2 / 3)
+    # A step raises what was better than the group's mean and lowers the rest.
+    learner.backward([state], parts[0], averages)
+    torch.optim.SGD(policy.parameters, lr=1e-3).step()
+    with torch.no_grad():
+        _, _, after = policy.packed([group.pack])
+    change = [
+        float((a - b).mean())
+        for a, b in zip(torch.split(after, lengths), torch.split(group.old_logprobs, lengths), strict=True)
+    ]
+    assert change[0] > 0
+    assert change[2] < 0
+
+
+def test_iranker_rewards_of_a_thought_and_an_answer(
+    make_policy: MakePolicy, recipe: Recipe, make_example: Callable[..., RankingExample], script: Any
+) -> None:
+    policy = make_policy()
+    example = make_example(4)
+    state = State(example, ("c1", "c3"))  # Toy Story, Casablanca
+    texts = [
+        "it is old</think><answer>Casablanca (1942)</answer>",  # a negative: 1
+        "it is new</think><answer>Toy Story (1995)</answer>",  # the positive: 0
+        "which</think><answer>Heat (1995)</answer>",  # not left any more: -0.5
+        "Casablanca",  # no answer -1, layout -1, three tags missing -0.75 (the prefill has <think>)
+    ]
+    calls = script(policy, texts)
+    learner = learner_of(policy, recipe("grpo", thinking=True, group_size=4))
+    assert isinstance(learner, Sampled)
+    learner.updates([state], Averages(), 0)
+    assert [r.total for r in learner._groups[0].rewards] == pytest.approx([1.0, 0.0, -0.5, -2.75])
+    assert "Heat" not in calls[0][0].prompt.user
+    assert calls[0][0].prompt.prefill == "<think>"
+
+
+def test_ppo_assigns_credit_by_gae_and_whitens(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = iter([1.0, 0.0, -0.5, 2.0, 1.0])
+    monkeypatch.setattr(Sampled, "_reward", lambda *_: Reward(next(rewards)))
+    policy = make_policy()
+    learner = learner_of(policy, recipe("ppo", thinking=True, gamma=0.5, gae_lambda=1.0, critic="separate"))
+    assert isinstance(learner, Sampled)
+    averages = Averages()
+    learner.updates(states, averages, 0)
+    # The critic says 0 still: returns are the reward, halved a token towards the front.
+    for group, reward in zip(learner._groups, [1.0, 0.0, -0.5, 2.0, 1.0], strict=True):
+        n = group.lengths[0]
+        assert group.old_values.tolist() == [0.0] * n
+        assert group.returns.tolist() == pytest.approx([reward * 0.5 ** (n - 1 - t) for t in range(n)])
+    flat = torch.cat([g.advantages for g in learner._groups])
+    returns = torch.cat([g.returns for g in learner._groups])
+    assert len(flat) > 10
+    torch.testing.assert_close(flat, (returns - returns.mean()) / returns.std(correction=0), atol=1e-4, rtol=1e-4)
+    assert averages.result()["explained_variance"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_critic_learns_the_reward(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sampled, "_reward", lambda *_: Reward(-1.5))
+    for kind in ("head", "separate"):
+        policy = make_policy()
+        learner = learner_of(policy, recipe("ppo", thinking=True, critic=kind, value_clip=10.0))
+        assert isinstance(learner, Sampled)
+        assert learner.critic is not None
+        parts = learner.updates(states, Averages(), 0)
+        optimizer = torch.optim.Adam(learner.critic.parameters(), lr=0.02)
+        losses = []
+        for _ in range(15):
+            averages = Averages()
+            optimizer.zero_grad()
+            learner.backward(states, parts[0], averages)
+            optimizer.step()
+            losses.append(averages.result()["value_loss"])
+        assert losses[0] == pytest.approx(1.125)  # 1.5 ** 2 / 2
+        assert losses[-1] < 0.2, kind

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from r1ranker.errors import InputError
+from r1ranker.rl.states import StateStream, has_signal, sample_state
+from r1ranker.types import RankingExample
+
+ExampleFactory = Callable[..., RankingExample]
+
+
+def draws(example: RankingExample, count: int) -> list[tuple[str, ...]]:
+    return [sample_state(example, random.Random(seed)).remaining for seed in range(count)]
+
+
+@pytest.mark.parametrize("grades", [{"c3": 1.0}, {"c1": 1.0, "c4": 1.0}, {"c2": 3.0, "c5": 2.0, "c6": 1.0}])
+def test_every_state_has_a_best_and_a_worse_candidate_in_listed_order(
+    make_example: ExampleFactory, grades: dict[str, float]
+) -> None:
+    example = make_example(6, positives=grades)
+    best = max(grades.values())
+    for remaining in draws(example, 400):
+        left = [example.grade(i) for i in remaining]
+        assert max(left) == best
+        assert min(left) < best
+        assert list(remaining) == [i for i in example.ids if i in set(remaining)]
+        assert len(set(remaining)) == len(remaining)
+
+
+def test_the_number_left_is_uniform_over_2_to_n(make_example: ExampleFactory) -> None:
+    sizes = Counter(len(r) for r in draws(make_example(6), 3000))
+    # Five sizes, 600 each; sd = sqrt(3000 * 0.2 * 0.8) = 22, so 500 to 700 is more than four of them.
+    assert sorted(sizes) == [2, 3, 4, 5, 6]
+    assert all(500 < count < 700 for count in sizes.values()), sizes
+
+
+def test_two_candidates_make_one_state(make_example: ExampleFactory) -> None:
+    assert set(draws(make_example(2), 20)) == {("c1", "c2")}
+
+
+def test_every_negative_is_drawn_alike(make_example: ExampleFactory) -> None:
+    # One of 4 negatives is drawn first, then k - 1 more of the other 3, k uniform in 1..4: 2.5 of 4 are left on
+    # average, so each is left in 62.5% of the states: 1250 of 2000, sd 22.
+    seen = Counter(i for r in draws(make_example(5), 2000) for i in r)
+    assert seen["c1"] == 2000
+    assert all(1150 < seen[f"c{k}"] < 1350 for k in range(2, 6)), seen
+
+
+def test_one_of_several_best_candidates_is_kept_and_each_has_its_turn(make_example: ExampleFactory) -> None:
+    example = make_example(4, positives={"c1": 2.0, "c2": 2.0, "c3": 1.0})
+    pairs = Counter(r for r in draws(example, 1000) if len(r) == 2)
+    # A pair is a best one (c1 or c2) and a worse one (c3 or c4): a lower grade that is not zero counts as worse.
+    assert set(pairs) == {("c1", "c3"), ("c1", "c4"), ("c2", "c3"), ("c2", "c4")}
+    assert min(pairs.values()) > 40
+
+
+def test_signal(make_example: ExampleFactory) -> None:
+    assert has_signal(make_example(2))
+    assert not has_signal(make_example(1))
+    assert not has_signal(make_example(2, positives={"c1": 1.0, "c2": 1.0}))
+    assert has_signal(make_example(2, positives={"c1": 1.0, "c2": 2.0}))
+
+
+def stream(examples: list[RankingExample], per_step: int = 3, subsets: bool = True, seed: int = 0) -> StateStream:
+    return StateStream(examples, per_step=per_step, subsets=subsets, seed=seed)
+
+
+@pytest.fixture
+def seven(make_example: ExampleFactory) -> list[RankingExample]:
+    return [make_example(6, id=f"e{k}") for k in range(7)]
+
+
+def test_the_same_seed_gives_the_same_states(seven: list[RankingExample]) -> None:
+    a, b = stream(seven), stream(seven)
+    assert [a.at(s) for s in range(8)] == [b.at(s) for s in range(8)]
+    assert [a.at(s) for s in range(8)] != [stream(seven, seed=1).at(s) for s in range(8)]
+
+
+def test_a_step_does_not_depend_on_those_before_it(seven: list[RankingExample]) -> None:
+    a = stream(seven)
+    straight = [a.at(s) for s in range(8)]
+    assert len({str(step) for step in straight}) == 8
+    jumping = stream(seven)
+    for step in (5, 0, 7, 2, 2, 6):
+        assert jumping.at(step) == straight[step], step
+
+
+@pytest.mark.parametrize("per_step", [1, 3, 7, 10])
+def test_every_example_stands_once_in_an_epoch(seven: list[RankingExample], per_step: int) -> None:
+    s = stream(seven, per_step)
+    flat = [state.example.id for step in range(42 // per_step + 1) for state in s.at(step)]
+    epochs = [flat[k : k + 7] for k in range(0, 42, 7)]
+    assert all(sorted(epoch) == [f"e{k}" for k in range(7)] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1  # each epoch is shuffled anew
+
+
+def test_an_example_meets_other_states_in_later_epochs(seven: list[RankingExample]) -> None:
+    s = stream(seven, 7)
+    met = {state.remaining for step in range(10) for state in s.at(step) if state.example.id == "e0"}
+    assert len(met) > 3
+
+
+def test_without_subsets_all_candidates_are_left(seven: list[RankingExample]) -> None:
+    assert all(state.remaining == state.example.ids for state in stream(seven, subsets=False).at(0))
+    assert any(state.remaining != state.example.ids for state in stream(seven).at(0))
+
+
+def test_examples_without_signal_are_left_out(make_example: ExampleFactory) -> None:
+    flat = make_example(3, positives={"c1": 1.0, "c2": 1.0, "c3": 1.0}, id="flat")
+    single = make_example(1, id="single")
+    good = make_example(3, id="good")
+    s = stream([flat, single, good], 2)
+    assert [state.example.id for step in range(3) for state in s.at(step)] == ["good"] * 6
+
+
+def test_nothing_to_learn_from_is_an_error(make_example: ExampleFactory) -> None:
+    with pytest.raises(InputError, match="nothing to learn from"):
+        stream([make_example(1), make_example(2, positives={"c1": 1.0, "c2": 1.0})])
+    with pytest.raises(InputError, match="nothing to learn from"):
+        stream([])

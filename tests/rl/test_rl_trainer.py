@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from r1ranker.checkpoint import complete_checkpoints, load_checkpoint
+from r1ranker.config import RunConfig
+from r1ranker.errors import CheckpointError, InputError
+from r1ranker.rl.metrics import MetricsLog, read_metrics
+from r1ranker.rl.policy import Policy
+from r1ranker.rl.sampled import Sampled
+from r1ranker.rl.trainer import Trainer
+from r1ranker.types import RankingExample
+
+MakePolicy = Callable[..., Policy]
+Recipe = Callable[..., RunConfig]
+TIMES = {"seconds", "tokens_per_second"}
+
+ALL_ACTIONS: dict[str, Any] = {"algorithm": "all_actions", "kl_coef": 0.05, "warmup_steps": 4, "weight_decay": 0.01}
+PPO: dict[str, Any] = {
+    "algorithm": "ppo",
+    "thinking": True,
+    "kl_coef": 0.05,
+    "critic": "separate",
+    "minibatch_states": 2,
+    "epochs": 2,
+    "gae_lambda": 0.9,
+}
+PPO_HEAD = PPO | {"critic": "head"}
+GRPO: dict[str, Any] = {"algorithm": "grpo", "thinking": True, "kl_coef": 0.05}
+LORA = ALL_ACTIONS | {"model": {"lora_rank": 2, "frozen_layers": 1}}
+
+
+@pytest.fixture(autouse=True)
+def _reward_that_varies(monkeypatch: pytest.MonkeyPatch, letters_reward: Any) -> None:
+    """A random model never earns the real one: all its completions are alike and nothing would be learned."""
+    monkeypatch.setattr(Sampled, "_reward", letters_reward)
+
+
+@pytest.fixture
+def make_trainer(make_policy: MakePolicy, recipe: Recipe, examples: list[RankingExample]) -> Callable[..., Trainer]:
+    """make_trainer(folder, settings, on_step=..., **train): a new policy and its trainer, as a new process has."""
+
+    def make(folder: Path, settings: dict[str, Any] | None = None, *, on_step: Any = None, **train: Any) -> Trainer:
+        config = recipe(**{"states_per_step": 3, "checkpoint_every": 100, **(settings or ALL_ACTIONS), **train})
+        model = config.model.model_dump(include={"lora_rank", "frozen_layers"})
+        return Trainer(config, make_policy(**model), examples, folder, on_step=on_step)
+
+    return make
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    out = {n: p.detach().clone() for n, p in trainer.policy.model.named_parameters()}
+    if trainer.critic is not None:
+        out |= {f"critic.{n}": p.detach().clone() for n, p in trainer.critic.named_parameters()}
+    return out
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=0, msg=name)
+
+
+def untimed(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+# What a run leaves behind
+
+
+def test_a_run_writes_config_metrics_curve_and_checkpoints(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    told: list[tuple[int, int, dict[str, float]]] = []
+    trainer = make_trainer(
+        tmp_path / "run",
+        steps=5,
+        checkpoint_every=1,
+        keep_checkpoints=2,
+        on_step=lambda done, steps, metrics: told.append((done, steps, metrics)),
+    )
+    start = weights(trainer)
+    rows = trainer.run()
+    assert any(not torch.equal(start[n], w) for n, w in weights(trainer).items())
+    folder = tmp_path / "run"
+    assert json.loads((folder / "config.json").read_text()) == trainer.config.model_dump(mode="json")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines == rows
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [(done, steps) for done, steps, _ in told] == [(k, 5) for k in range(1, 6)]
+    assert told[2][2]["reward"] == rows[2]["reward"]
+    for row in rows:
+        assert {"reward", "reward_uniform", "entropy", "kl", "grad_norm", "tokens", "seconds"} <= row.keys()
+        assert 0 <= row["reward"] <= 1
+        assert row["grad_norm"] > 0
+    # A linear warm-up over 4 steps to 1e-3, then constant.
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3])
+    assert [p.name for p in complete_checkpoints(folder / "checkpoints")] == ["step-000004", "step-000005"]
+    assert (folder / "reward.png").read_bytes().startswith(b"\x89PNG")
+    assert not trainer.policy.model.training
+
+
+def test_the_last_step_is_always_kept(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    make_trainer(tmp_path, steps=5, checkpoint_every=2, keep_checkpoints=9).run()
+    names = [p.name for p in complete_checkpoints(tmp_path / "checkpoints")]
+    assert names == ["step-000002", "step-000004", "step-000005"]
+
+
+@pytest.mark.parametrize("settings", [PPO, PPO_HEAD, GRPO, LORA], ids=["ppo", "ppo-head", "grpo", "lora"])
+def test_a_step_moves_what_trains_and_leaves_the_rest(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    trainer = make_trainer(tmp_path, settings, steps=3)
+    start = weights(trainer)
+    rows = trainer.run()
+    trains = {n for n, p in trainer.policy.model.named_parameters() if p.requires_grad}
+    if trainer.critic is not None:  # all but the head over the vocabulary, which values do not need
+        trains |= {f"critic.{n}" for n, p in trainer.critic.named_parameters() if "lm_head" not in n}
+    moved = {n for n, w in weights(trainer).items() if not torch.equal(w, start[n])}
+    assert moved == trains
+    assert len(trains) > 10
+    assert all(row["grad_norm"] < 1e4 for row in rows)
+    assert ("critic_grad_norm" in rows[0]) == (trainer.critic is not None)
+
+
+def test_kept_prefixes_are_dropped_when_the_weights_change(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, examples: list[RankingExample]
+) -> None:
+    trainer = make_trainer(tmp_path, steps=1)
+    assert hasattr(trainer.ranker, "request")
+    request = trainer.ranker.request(examples[0], examples[0].ids)  # type: ignore[call-arg]
+    from r1ranker.types import Sampling
+
+    llm = trainer.policy.llm
+    before = llm.complete([request], Sampling())[0].choice_logprobs
+    trainer.take_step(3)
+    after = llm.complete([request], Sampling())[0]
+    assert after.cached_tokens == 0
+    assert after.choice_logprobs != before
+
+
+def test_the_gradient_is_clipped(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, steps=1, grad_clip=1e-3)
+    row = trainer.take_step(0)
+    assert row["grad_norm"] > 1e-2  # as it was before
+    clipped = torch.cat([p.grad.flatten() for p in trainer.policy.parameters if p.grad is not None])
+    assert float(clipped.norm()) == pytest.approx(1e-3, rel=1e-2)
+
+
+# Repeating and resuming
+
+
+@pytest.mark.parametrize("settings", [ALL_ACTIONS, PPO], ids=["all_actions", "ppo"])
+def test_the_same_seed_gives_the_same_run_and_another_does_not(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    a, b, c = (make_trainer(tmp_path / f"{k}", settings, steps=3, seed=s) for k, s in enumerate((0, 0, 1)))
+    assert untimed(a.run()) == untimed(b.run())
+    c.run()
+    assert_same(weights(a), weights(b))
+    assert any(float((w - weights(c)[n]).abs().max()) > 1e-5 for n, w in weights(a).items())
+
+
+@pytest.mark.parametrize(
+    "settings", [ALL_ACTIONS, PPO, PPO_HEAD, GRPO, LORA], ids=["all_actions", "ppo", "ppo-head", "grpo", "lora"]
+)
+def test_a_resumed_run_is_the_run_that_never_stopped(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    whole = make_trainer(tmp_path / "whole", settings, steps=6)
+    rows = whole.run()
+    first = make_trainer(tmp_path / "parts", settings, steps=3)
+    first.run()
+    second = make_trainer(tmp_path / "parts", settings, steps=6)
+    resumed = second.run(resume=True)
+    assert second.step == 6
+    assert [row["step"] for row in resumed] == [1, 2, 3, 4, 5, 6]
+    assert read_metrics(tmp_path / "parts" / "metrics.jsonl") == resumed
+    for a, b in zip(untimed(resumed), untimed(rows), strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    assert [row["reward"] for row in resumed] == [row["reward"] for row in rows]
+    assert len({row["reward"] for row in rows}) > 3
+    assert_same(weights(second), weights(whole))
+    # Not for the reason that nothing happens after step 3.
+    assert any(float((w - weights(whole)[n]).abs().max()) > 1e-4 for n, w in weights(first).items())
+
+
+def test_a_finished_run_can_be_resumed_without_a_step(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    first = make_trainer(tmp_path, steps=2)
+    rows = first.run()
+    again = make_trainer(tmp_path, steps=2)
+    assert again.run(resume=True) == rows
+    assert_same(weights(again), weights(first))
+
+
+def test_a_run_is_not_overwritten(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    make_trainer(tmp_path, steps=2).run()
+    before = (tmp_path / "metrics.jsonl").read_text()
+    with pytest.raises(CheckpointError, match=r"holds a run at step 2: go on with --resume"):
+        make_trainer(tmp_path, steps=4).run()
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+    assert [p.name for p in complete_checkpoints(tmp_path / "checkpoints")] == ["step-000002"]
+
+
+def test_nothing_to_resume_is_an_error(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no checkpoint to resume: train without --resume"):
+        make_trainer(tmp_path / "new", steps=2).run(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"learning_rate": 5e-4}, "train.learning_rate = 0.001, the recipe now says 0.0005"),
+        ({"seed": 3}, "seed = 0, the recipe now says 3"),
+        ({"ranker": {"sharpness": 2.0}}, "ranker.sharpness = 3.0, the recipe now says 2.0"),
+        ({"states_per_step": 4}, "train.states_per_step = 3"),
+        ({"model": {"frozen_layers": 1}}, "model.frozen_layers = 0"),
+    ],
+)
+def test_a_changed_recipe_is_not_resumed(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, changed: dict[str, Any], named: str
+) -> None:
+    make_trainer(tmp_path, steps=1).run()
+    with pytest.raises(CheckpointError) as caught:
+        make_trainer(tmp_path, steps=2, **changed).run(resume=True)
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("changed", [{"steps": 3}, {"steps": 2, "checkpoint_every": 1, "keep_checkpoints": 5}])
+def test_what_leaves_the_steps_alone_may_change(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    make_trainer(tmp_path, steps=1).run()
+    trainer = make_trainer(tmp_path, **changed)
+    trainer.run(resume=True)
+    assert trainer.step == changed["steps"]
+
+
+@pytest.mark.parametrize("settings", [ALL_ACTIONS, PPO], ids=["all_actions", "ppo"])
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    def stop(done: int, *_: Any) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path / "parts", settings, steps=4, on_step=stop).run()
+    found = complete_checkpoints(tmp_path / "parts" / "checkpoints")
+    assert [p.name for p in found] == ["step-000002"]
+    assert load_checkpoint(found[0]).step == 2
+    assert (tmp_path / "parts" / "reward.png").exists()
+    resumed = make_trainer(tmp_path / "parts", settings, steps=4)
+    rows = resumed.run(resume=True)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    whole = make_trainer(tmp_path / "whole", settings, steps=4)
+    whole.run()
+    assert_same(weights(resumed), weights(whole))
+
+
+def test_ctrl_c_before_the_first_step_is_done(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tmp_path, steps=2)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.learner, "backward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    resumed = make_trainer(tmp_path, steps=2)
+    assert [row["step"] for row in resumed.run(resume=True)] == [1, 2]
+    whole = make_trainer(tmp_path / "whole", steps=2)
+    whole.run()
+    assert_same(weights(resumed), weights(whole))
+
+
+def test_a_kill_after_the_last_checkpoint_takes_its_steps_again(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, *_: Any) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_trainer(tmp_path / "parts", steps=4, checkpoint_every=2, on_step=kill).run()
+    assert [row["step"] for row in read_metrics(tmp_path / "parts" / "metrics.jsonl")] == [1, 2, 3]
+    assert [p.name for p in complete_checkpoints(tmp_path / "parts" / "checkpoints")] == ["step-000002"]
+    resumed = make_trainer(tmp_path / "parts", steps=4, checkpoint_every=2)
+    rows = resumed.run(resume=True)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    whole = make_trainer(tmp_path / "whole", steps=4)
+    assert [row["reward"] for row in whole.run()] == [row["reward"] for row in rows]
+    assert_same(weights(resumed), weights(whole))
+
+
+def test_a_damaged_checkpoint_is_not_resumed(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    make_trainer(tmp_path, steps=2, checkpoint_every=1).run()
+    newest = tmp_path / "checkpoints" / "step-000002"
+    file = newest / "policy.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=r"policy\.safetensors: missing or not what was written"):
+        make_trainer(tmp_path, steps=3).run(resume=True)
+    import shutil
+
+    shutil.rmtree(newest)  # as the message says
+    assert make_trainer(tmp_path, steps=3).run(resume=True)[-1]["step"] == 3
+
+
+def test_a_disk_that_is_full_says_so_and_keeps_the_earlier_checkpoint(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(done: int, *_: Any) -> None:
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        if done == 2:
+            monkeypatch.setattr("r1ranker.checkpoint.save_file", full)
+
+    with pytest.raises(CheckpointError, match=r"No space left on device.*earlier ones are kept"):
+        make_trainer(tmp_path, steps=2, checkpoint_every=1, on_step=fill_the_disk).run()
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000001"]
+    monkeypatch.undo()
+    assert make_trainer(tmp_path, steps=2).run(resume=True)[-1]["step"] == 2
+
+
+def test_examples_without_signal_are_an_error(
+    make_policy: MakePolicy, recipe: Recipe, make_example: Callable[..., RankingExample], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="nothing to learn from"):
+        Trainer(recipe(), make_policy(), [make_example(1)], tmp_path)
+
+
+# The log
+
+
+def test_a_cut_last_line_is_dropped_and_any_other_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "reward": 0.5}\n{"step": 2, "rew')
+    assert read_metrics(path) == [{"step": 1, "reward": 0.5}]
+    path.write_text('{"step": 1, "rew\n{"step": 2, "reward": 0.5}\n')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl:1: not JSON"):
+        read_metrics(path)
+    assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+def test_the_log_goes_on_after_the_steps_it_keeps(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    for step in (1, 2, 3):
+        log.write({"step": step, "reward": step / 10})
+    log.close()
+    log = MetricsLog(tmp_path, first_step=3)
+    log.write({"step": 3, "reward": 0.9})
+    assert log.plot(tmp_path / "reward.png", "a title")
+    log.close()
+    rewards = [(row["step"], row["reward"]) for row in read_metrics(tmp_path / "metrics.jsonl")]
+    assert rewards == [(1, 0.1), (2, 0.2), (3, 0.9)]
+
+
+def test_an_empty_log_draws_nothing(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path)
+    assert not log.plot(tmp_path / "reward.png", "a title")
+    log.close()
+    assert not (tmp_path / "reward.png").exists()
