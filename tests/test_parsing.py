@@ -59,6 +59,7 @@ def test_case_punctuation_parts_and_words_around_are_repaired(answer: str, id_: 
         "Toy Story 3 or so, or Heat (1995) or Se7en",  # several
         "Toy Story 2 rather than Toy Story",  # both, though the one contains the other
         "none of them",
+        "II",  # a part of one alone, but too short to say so
         "???",
         "7",
     ],
@@ -159,6 +160,7 @@ def test_every_label_once_a_line_is_exact() -> None:
         ("Toy Story 2 > Se7en > Toy Story 2", "be"),  # named twice is not two movies
         ("Se7en, Heat (1995), Toy Story 2, The Godfather: Part II, Toy Story", "edbca"),
         ("se7en\nheat 1995", "ed"),
+        ("1. The Godfather\n2. Heat", "cd"),  # parts of labels behind a mark
         ("Se7en\nHeat (1995)\nSe7en\nToy Story", "eda"),  # a duplicate counts where it first stands
         ("Alien\nSe7en\nAliens 3\nHeat (1995)", "ed"),  # lines that name no candidate
         ("Se7en", "e"),

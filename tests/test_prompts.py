@@ -20,7 +20,7 @@ def build(example: RankingExample, remaining: tuple[str, ...] | None = None, **o
 
 
 def listing(prompt: Prompt) -> list[str]:
-    """The lines under "Candidates:", up to the blank line."""
+    """The lines under "Candidates:", up to a blank line or the end."""
     return prompt.user.split("Candidates:\n")[1].split("\n\n")[0].split("\n")
 
 
@@ -30,12 +30,12 @@ def test_recommendation_by_hand(make_example: ExampleFactory) -> None:
         "Rocky (1976)\n"
         "Big (1988)\n"
         "\n"
+        "Which candidate is the user least likely to choose next? Reply with its name only.\n"
+        "\n"
         "Candidates:\n"
         "Toy Story (1995)\n"
         "Heat (1995)\n"
-        "Casablanca (1942)\n"
-        "\n"
-        "Which candidate is the user least likely to choose next? Reply with its name only."
+        "Casablanca (1942)"
     )
 
 
@@ -52,9 +52,9 @@ def test_passages_by_id_and_by_quote(make_example: ExampleFactory) -> None:
     example = make_example(3, scenario="passage")
     by_id, by_quote = build(example, form="id"), build(example, form="quote")
     assert listing(by_id)[2] == "passage 3: A whale is a mammal and breathes air."
-    assert by_id.user.endswith('Reply with its label only, such as "passage 2".')
+    assert '? Reply with its label only, such as "passage 2".\n\nCandidates:\n' in by_id.user
     assert listing(by_quote) == [c.text for c in example.candidates]
-    assert by_quote.user.endswith("Reply with its first words only.")
+    assert "? Reply with its first words only.\n\nCandidates:\n" in by_quote.user
 
 
 def test_a_quote_that_had_to_be_numbered_stands_before_its_text() -> None:
@@ -87,7 +87,7 @@ def test_every_wording_is_whole(
     assert ("<think>" in prompt.system) == thinking
     assert ("Rank all" in prompt.user or "Which candidate will" in prompt.user) == (ranker == "direct")
     if ranker == "direct":
-        assert "4" in prompt.user.rsplit("Reply", 1)[1]
+        assert " 4" in prompt.user.split("\n\nCandidates:")[0].rsplit("Reply", 1)[1]
 
 
 def test_rebuild_lists_only_what_is_left_in_the_examples_order(make_example: ExampleFactory) -> None:
@@ -103,13 +103,25 @@ def test_append_keeps_the_list_whole_and_names_what_is_excluded(make_example: Ex
     prompts = [
         build(example, left, layout="append") for left in (("c1", "c2", "c3", "c4"), ("c1", "c2", "c4"), ("c1", "c4"))
     ]
-    bodies = [p.user.split("\n\nAlready")[0].split("\n\nWhich")[0] for p in prompts]
-    assert bodies[0] == bodies[1] == bodies[2]
-    assert bodies[0].endswith("\n".join(c.text for c in example.candidates))
-    assert "xcluded" not in prompts[0].user
-    assert "\nAlready excluded: Casablanca (1942).\nWhich candidate" in prompts[1].user
-    assert "\nAlready excluded: Heat (1995); Casablanca (1942).\nWhich candidate" in prompts[2].user
+    whole = prompts[0].user
+    assert whole.endswith("\n\nCandidates:\nToy Story (1995)\nHeat (1995)\nCasablanca (1942)\nAlien (1979)")
+    assert "xcluded" not in whole
+    assert prompts[1].user == whole + "\n\nAlready excluded: Casablanca (1942)."
+    assert prompts[2].user == whole + "\n\nAlready excluded: Heat (1995); Casablanca (1942)."
     assert len({p.system for p in prompts}) == 1
+
+
+@pytest.mark.parametrize("form", ANSWER_FORMS)
+@pytest.mark.parametrize("scenario", ["recommendation", "routing", "passage"])
+def test_rebuild_changes_nothing_before_the_first_candidate_that_is_gone(
+    make_example: ExampleFactory, scenario: Scenario, form: AnswerForm
+) -> None:
+    example = make_example(4, scenario=scenario)
+    before, after = (build(example, left, form=form).user for left in (example.ids, ("c1", "c2", "c4")))
+    lines, fewer = before.split("\n"), after.split("\n")
+    gone = lines.pop(-2)
+    assert example.candidates[2].text in gone
+    assert fewer == lines
 
 
 def test_layouts_agree_while_nothing_is_excluded(make_example: ExampleFactory) -> None:
@@ -152,8 +164,9 @@ def test_a_users_wording_replaces_only_its_keys(tmp_path: Path, make_example: Ex
         write(tmp_path, '[recommendation]\niterative = "Drop one $item for \\u20ac/$$3."\n')
     )
     changed, default = build(make_example(2), templates=templates), build(make_example(2))
-    assert changed.user.endswith("Drop one movie for €/$3. Reply with its name only.")
-    assert changed.user.split("Drop")[0] == default.user.split("Which")[0]
+    question = "Which candidate is the user least likely to choose next?"
+    assert default.user.count(question) == 1
+    assert changed.user == default.user.replace(question, "Drop one movie for €/$3.")
     assert build(make_example(2), templates=templates, ranker="direct") == build(make_example(2), ranker="direct")
     # The default is not changed by what a user loads.
     assert build(make_example(2)) == default

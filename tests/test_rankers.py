@@ -8,9 +8,9 @@ from factories import ExampleFactory
 from r1ranker.answers import ANSWER_FORMS, AnswerForm
 from r1ranker.errors import InputError
 from r1ranker.llm.base import ScriptedLLM
-from r1ranker.rankers import DRanker, IRanker, Ranker, make_ranker
+from r1ranker.rankers import INSTRUCTIONS, LABEL_TOKENS, DRanker, IRanker, Ranker, make_ranker
 from r1ranker.rollout import rank_all
-from r1ranker.types import RankingExample, Request, Sampling, Scenario, Trace
+from r1ranker.types import Candidate, Completion, ParsedAnswer, RankingExample, Request, Sampling, Scenario, Trace
 
 
 def run(ranker: Ranker, example: RankingExample, script: list[str]) -> tuple[Trace, ScriptedLLM]:
@@ -53,6 +53,48 @@ def test_what_is_excluded_already_is_no_candidate_any_more(make_example: Example
     assert trace.ranking == ("c1", "c3", "c2")
 
 
+SEQUELS = RankingExample(
+    "e1",
+    "recommendation",
+    tuple(Candidate(f"c{k}", name) for k, name in enumerate(("Toy Story", "Toy Story 2", "Toy Story 3", "Heat"), 1)),
+)
+
+
+def test_an_excluded_name_does_not_pass_for_a_longer_one_that_is_left() -> None:
+    trace, _ = run(IRanker(), SEQUELS, [say("Toy Story"), say("toy story"), say("Toy Story 2")])
+    assert [t.parsed.status for t in trace.turns] == ["exact", "defaulted", "exact"]
+    assert trace.turns[1].parsed.ids == ()
+    # The default: the last one listed, Heat, and not Toy Story 2.
+    assert trace.eliminated == ("c1", "c4", "c2")
+    assert trace.ranking == ("c3", "c2", "c4", "c1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "ids"),
+    [
+        ("Toy Story 2", "exact", ("c2",)),
+        ("TOY STORY 2", "repaired", ("c2",)),
+        ("I drop Toy Story 2", "repaired", ("c2",)),
+        ("Toy Story", "defaulted", ()),  # excluded already, though a part of what is left
+        ("Toy Story 3", "defaulted", ()),  # excluded already
+        ("Not Toy Story 3", "defaulted", ()),  # the same, and only it is named
+        ("Toy Story 2, not Toy Story 3", "defaulted", ()),  # names two, though one of them is gone
+        ("Toy", "defaulted", ()),
+        ("", "failed", ()),
+    ],
+)
+def test_all_labels_compete_in_parsing(answer: str, status: str, ids: tuple[str, ...]) -> None:
+    ranker, left = IRanker(), ("c2", "c4")
+    parsed = ranker.parse(SEQUELS, left, ranker.request(SEQUELS, left), Completion(say(answer)))
+    assert parsed == ParsedAnswer(status, ids, "Hm.", 0, True)  # type: ignore[arg-type]
+
+
+def test_an_excluded_candidates_answer_keeps_its_faults() -> None:
+    ranker, left = IRanker(), ("c2", "c4")
+    parsed = ranker.parse(SEQUELS, left, ranker.request(SEQUELS, left), Completion("Hm.</think><answer>Toy Story 3"))
+    assert parsed == ParsedAnswer("defaulted", (), "Hm.", 1, False)
+
+
 @pytest.mark.parametrize("ranker", [IRanker(), DRanker(), IRanker(thinking=False)])
 def test_one_candidate_needs_no_llm(ranker: Ranker, make_example: ExampleFactory) -> None:
     trace, _ = run(ranker, make_example(1), [])
@@ -74,17 +116,17 @@ def test_alike_texts_keep_their_numbers_when_the_first_is_gone(make_example: Exa
     trace, llm = run(IRanker(), twins, [say("Toy Story (1995)"), say("Toy Story (1995) (2)")])
     assert trace.eliminated == ("c1", "c9")
     assert [t.parsed.status for t in trace.turns] == ["exact", "exact"]
-    assert "\nToy Story (1995) (2): Toy Story (1995)\nHeat (1995)\n" in llm.requests[1].prompt.user
+    assert llm.requests[1].prompt.user.endswith("\n\nCandidates:\nToy Story (1995) (2): Toy Story (1995)\nHeat (1995)")
 
 
 def test_without_thinking_the_labels_of_what_is_left_are_the_choices(make_example: ExampleFactory) -> None:
-    script = ["Heat (1995)</answer>", "Toy Story (1995)</answer>"]
-    trace, llm = run(IRanker(thinking=False), make_example(3), script)
+    trace, llm = run(IRanker(thinking=False), make_example(3), ["Heat (1995)", "Toy Story (1995)"])
     assert [r.choices for r in llm.requests] == [
-        ("Toy Story (1995)</answer>", "Heat (1995)</answer>", "Casablanca (1942)</answer>"),
-        ("Toy Story (1995)</answer>", "Casablanca (1942)</answer>"),
+        ("Toy Story (1995)", "Heat (1995)", "Casablanca (1942)"),
+        ("Toy Story (1995)", "Casablanca (1942)"),
     ]
-    assert all(r.prompt.prefill == "<answer>" for r in llm.requests)
+    assert all((r.prompt.prefill, r.stop) == ("<answer>", "</answer>") for r in llm.requests)
+    assert [t.completion.text for t in trace.turns] == ["Heat (1995)</answer>", "Toy Story (1995)</answer>"]
     assert trace.ranking == ("c3", "c1", "c2")
     assert [t.parsed.status for t in trace.turns] == ["exact", "exact"]
     assert all(t.parsed.well_formed and t.parsed.wrong_tags == 0 for t in trace.turns)
@@ -105,9 +147,9 @@ def test_append_asks_with_one_prefix_and_ranks_alike(make_example: ExampleFactor
     appended, llm = run(IRanker(layout="append"), example, script)
     rebuilt, _ = run(IRanker(), example, script)
     assert appended.ranking == rebuilt.ranking
-    heads = {r.prompt.user.split("\n\nAlready")[0].split("\n\nWhich")[0] for r in llm.requests}
-    assert len(heads) == 1
-    assert "Already excluded: Heat (1995); Alien (1979)." in llm.requests[2].prompt.user
+    first, second, third = (r.prompt.user for r in llm.requests)
+    assert second == first + "\n\nAlready excluded: Heat (1995)."
+    assert third == first + "\n\nAlready excluded: Heat (1995); Alien (1979)."
 
 
 def test_a_direct_ranking_is_completed_in_listed_order(make_example: ExampleFactory) -> None:
@@ -147,7 +189,36 @@ def test_the_answer_form_follows_scenario_and_size(make_example: ExampleFactory)
 def test_make_ranker() -> None:
     assert make_ranker("iterative", thinking=False, layout="append") == IRanker(thinking=False, layout="append")
     assert make_ranker("direct") == DRanker()
-    assert (IRanker().kind, DRanker().kind) == ("iterative", "direct")
+    assert (IRanker().kind, DRanker().kind) == (IRanker.kind, DRanker.kind) == ("iterative", "direct")
+
+
+@pytest.mark.parametrize("ranker", [IRanker, DRanker])
+@pytest.mark.parametrize("kind", ["iterative", "direct"])
+def test_a_rankers_kind_is_no_setting(ranker: type[IRanker] | type[DRanker], kind: str) -> None:
+    with pytest.raises(TypeError, match="kind"):
+        ranker(kind=kind)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("ranker", "max_tokens", "budget"),
+    [
+        # Of 2049 tokens, 256 are for the wording.
+        (DRanker(), 512, 1281),
+        (DRanker(thinking=False), 512, 1281),  # writes the list, so an answer takes what it may
+        (DRanker(layout="append"), 512, 1281),  # one turn: nothing is excluded
+        (IRanker(), 512, 1281),
+        (IRanker(thinking=False), 512, 1729),  # a label: 64
+        (IRanker(thinking=False), 64, 1729),
+        (IRanker(thinking=False), 30, 1763),
+        (IRanker(layout="append"), 512, 640),  # half, rounded down
+        (IRanker(thinking=False, layout="append"), 512, 864),
+        (IRanker(), 1793, 0),
+        (IRanker(), 1800, -7),
+    ],
+)
+def test_what_the_texts_may_take(ranker: Ranker, max_tokens: int, budget: int) -> None:
+    assert (INSTRUCTIONS, LABEL_TOKENS) == (256, 64)
+    assert ranker.text_budget(2049, max_tokens) == budget
 
 
 def test_a_script_that_runs_out_or_names_no_choice_says_so(make_example: ExampleFactory) -> None:

@@ -53,8 +53,15 @@ def test_an_exclusions_parts_and_total(reply: str, reward: Reward, total: float)
     assert exclude(reply).total == total
 
 
-def test_a_candidate_that_is_gone_is_no_candidate() -> None:
+def test_a_candidate_that_is_gone_is_no_candidate(make_example: ExampleFactory) -> None:
     assert exclude(good("Heat"), remaining=["f", "a"]).total == -0.5
+    ranker, example, left = IRanker(), make_example(3), ["c1", "c3"]
+    totals = []
+    for answer in ("Heat (1995)", "heat", "Casablanca (1942)"):
+        written = Completion(f"So.</think><answer>{answer}</answer>")
+        parsed = ranker.parse(example, left, ranker.request(example, left), written)
+        totals.append(exclusion_reward(parsed, example.relevance, left).total)
+    assert totals == [-0.5, -0.5, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +104,8 @@ LOG3 = 1 / math.log2(3)
         ("Heat\nAlien", LOG3 - 0.5),
         ("Heat\nFargo\nJaws", 0.0 - 0.25),  # the positive is left out
         ("Alien\nAlien\nAlien\nAlien", 1.0 - 0.75),
-        ("Psycho\nVertigo", -1.0 - 1.0),
-        ("", -1.0 - 1.0),
+        ("Psycho\nVertigo", 0.0 - 1.0),  # an answer, but of no candidate: what a list of none earns
+        ("", -1.0 - 1.0),  # no answer
     ],
 )
 def test_a_list_earns_its_ndcg_and_loses_what_it_leaves_out(answer: str, total: float) -> None:
@@ -125,6 +132,12 @@ def test_a_lists_format_and_tags() -> None:
     assert listed(f"<think>So.</think><answer>{whole}") == Reward(1.0, 0.0, -1.0, -0.25)
     assert listed(f"x<think>So.</think><answer>{whole}</answer>") == Reward(1.0, 0.0, -1.0, 0.0)
     assert listed(whole) == Reward(-1.0, -1.0, -1.0, -1.0)
+    # Naming no candidate is an nDCG of 0; only a reply without any answer gets -1 in its place.
+    assert listed(good("Psycho")) == Reward(0.0, -1.0, 0.0, 0.0)
+    assert listed("<think>So.</think><answer>Psycho") == Reward(0.0, -1.0, -1.0, -0.25)
+    assert listed("<think>So.</think> Psycho") == Reward(0.0, -1.0, -1.0, -0.5)
+    assert listed("<think>So.</think><answer>") == Reward(-1.0, -1.0, -1.0, -0.25)
+    assert listed("") == Reward(-1.0, -1.0, -1.0, -1.0)
 
 
 def test_ndcg_by_hand() -> None:
@@ -169,6 +182,6 @@ def test_a_scored_choice_totals_one_or_zero(make_example: ExampleFactory) -> Non
     request = ranker.request(example, example.ids)
     totals = []
     for choice in request.choices:
-        parsed = ranker.parse(example, example.ids, request, Completion(choice))
+        parsed = ranker.parse(example, example.ids, request, Completion(choice + request.stop))
         totals.append(exclusion_reward(parsed, example.relevance, example.ids).total)
     assert totals == [0.0, 1.0, 1.0]

@@ -10,9 +10,9 @@ import pytest
 from factories import ExampleFactory
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM, ScriptedLLM
-from r1ranker.rankers import DRanker, IRanker
-from r1ranker.rollout import INSTRUCTIONS, rank_all, rollout
-from r1ranker.types import Candidate, Completion, RankingExample, Request, Sampling
+from r1ranker.rankers import INSTRUCTIONS, LABEL_TOKENS, DRanker, IRanker
+from r1ranker.rollout import rank_all, rollout
+from r1ranker.types import Candidate, Completion, Prompt, RankingExample, Request, Sampling
 
 
 class Recorder(ScriptedLLM):
@@ -78,10 +78,21 @@ def test_examples_may_be_an_endless_stream_drawn_only_as_there_is_room(make_exam
 
 
 def test_each_round_has_a_seed_of_its_own_and_the_rest_of_the_sampling(examples: list[RankingExample]) -> None:
-    llm = Recorder()
-    sampling = Sampling(temperature=0.7, max_tokens=9, sharpness=2.0, seed=100)
-    rank_all(RANKER, examples, llm, sampling, concurrency=8)
-    assert llm.samplings == [Sampling(0.7, 9, 2.0, seed) for seed in (100, 101, 102)]
+    def seeds(seed: int) -> list[int]:
+        llm = Recorder()
+        sampling = Sampling(temperature=0.7, max_tokens=9, sharpness=2.0, seed=seed)
+        rank_all(RANKER, examples, llm, sampling, concurrency=8)
+        assert {replace(s, seed=seed) for s in llm.samplings} == {sampling}
+        return [s.seed for s in llm.samplings]
+
+    rounds = seeds(0)
+    assert len(set(rounds)) == 3
+    assert seeds(0) == rounds
+    # Neighbouring seeds have no round in common: seed 0's second round is not seed 1's first.
+    assert len({s for seed in range(20) for s in seeds(seed)}) == 60
+    # The same in every process and on every machine, and one that torch takes.
+    assert rounds[0] == 2_220_271_774_497_122_242
+    assert all(0 <= s < 2**62 for s in rounds)
 
 
 def test_the_same_example_may_stand_twice(make_example: ExampleFactory) -> None:
@@ -115,9 +126,28 @@ def test_the_scripted_llm_is_an_llm(make_example: ExampleFactory) -> None:
     assert llm.count_tokens(" two words ") == 2
     [trace] = rank_all(RANKER, [make_example(2)], llm)
     completion = trace.turns[0].completion
+    assert completion.text == "Heat (1995)</answer>"
     assert completion.choice_logprobs == (-1.0, 0.0)
     assert (completion.finish, completion.completion_tokens) == ("choice", 5)
     assert trace.usage.prompt_tokens == completion.prompt_tokens > 10
+
+
+@pytest.mark.parametrize("text", ["b", "b;", "a;", "c"])
+def test_a_script_may_leave_out_the_stop_text(text: str) -> None:
+    request = Request(Prompt("s", "u"), ("b", "a"), stop=";")
+    if text == "c":
+        with pytest.raises(InputError, match=r"'c', which is none of \('b', 'a'\)"):
+            ScriptedLLM([text]).complete([request], Sampling())
+        return
+    [completion] = ScriptedLLM([text]).complete([request], Sampling())
+    assert completion.text == text[0] + ";"
+    assert completion.choice_logprobs == ((0.0, -1.0) if text[0] == "b" else (-1.0, 0.0))
+
+
+def test_what_a_script_writes_freely_stays_as_it_is() -> None:
+    request = Request(Prompt("s", "u"))
+    completions = ScriptedLLM(["b", "b</answer>"]).complete([request] * 2, Sampling())
+    assert [c.text for c in completions] == ["b", "b</answer>"]
 
 
 def long_texts(make_example: ExampleFactory, words: int, **fields: Any) -> RankingExample:
@@ -132,8 +162,8 @@ def test_texts_too_long_for_the_context_are_cut_and_counted(make_example: Exampl
     small = ScriptedLLM(lambda r: r.choices[0], context_tokens=1000)
     short, long = rank_all(RANKER, examples, small, sampling)
     assert (short.truncated, long.truncated) == (0, 2)
-    assert long.turns[0].completion.prompt_tokens <= 1000 - 100
-    assert long.turns[0].completion.prompt_tokens > 500
+    # 1000 - 64 for the label - 256 = 680 for the texts; the wording's words take less than their 256.
+    assert 600 < long.turns[0].completion.prompt_tokens < 1000 - LABEL_TOKENS
     assert long.ranking == ("c2", "c1")
     # Without a limit nothing is cut.
     [whole] = rank_all(RANKER, examples[1:], ScriptedLLM(lambda r: r.choices[0]), sampling)
@@ -157,7 +187,31 @@ def test_an_example_that_cannot_fit_is_reported_and_the_others_go_on(make_exampl
         rank_all(RANKER, examples, llm, Sampling(max_tokens=10))
 
 
-def test_a_context_with_no_room_for_a_prompt_is_refused(make_example: ExampleFactory) -> None:
+@pytest.mark.parametrize("ranker", [IRanker(), DRanker(), DRanker(thinking=False)])
+def test_a_context_with_no_room_for_a_prompt_is_refused(
+    ranker: IRanker | DRanker, make_example: ExampleFactory
+) -> None:
     llm = ScriptedLLM([], context_tokens=512)
-    with pytest.raises(InputError, match="scripted reads 512 tokens, and max_tokens is 300"):
-        rank_all(RANKER, [make_example(2)], llm, Sampling(max_tokens=300))
+    with pytest.raises(InputError, match=r"scripted reads 512 tokens, which an answer of max_tokens = 256 and the"):
+        rank_all(ranker, [make_example(2)], llm, Sampling(max_tokens=256))
+
+
+def test_a_label_that_is_scored_needs_no_room_for_max_tokens(make_example: ExampleFactory) -> None:
+    llm = ScriptedLLM(["Heat (1995)"], context_tokens=512)
+    [trace] = rank_all(RANKER, [make_example(2)], llm, Sampling(max_tokens=10_000))
+    assert (trace.ranking, trace.truncated) == (("c1", "c2"), 0)
+    with pytest.raises(InputError, match="scripted reads 320 tokens"):
+        rank_all(RANKER, [make_example(2)], ScriptedLLM([], context_tokens=INSTRUCTIONS + LABEL_TOKENS))
+
+
+def test_labels_that_append_names_again_fit_too(make_example: ExampleFactory) -> None:
+    """Without a name a text is its own label: the last turn reads 4 of 6 twice."""
+    plain = make_example(6)
+    example = replace(plain, candidates=tuple(Candidate(c.id, c.text + " word" * 300) for c in plain.candidates))
+    llm = ScriptedLLM(lambda r: r.choices[-1], context_tokens=1000)
+    [trace] = rank_all(IRanker(thinking=False, layout="append"), [example], llm)
+    read = [t.completion.prompt_tokens for t in trace.turns]
+    assert read == sorted(read)
+    assert (len(read), trace.truncated) == (5, 6)
+    # (1000 - 64 - 256) // 2 = 340 for the texts once, and up to 4 / 6 of that again.
+    assert read[0] < 340 + 60 < read[-1] < 1000 - LABEL_TOKENS

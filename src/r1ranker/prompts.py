@@ -125,7 +125,7 @@ def build_prompt(
     excluded = [labels[k] for k, i in enumerate(example.ids) if i not in left]
     note = ""
     if layout == "append" and excluded:
-        note = templates.text("turn", "excluded", item=item, excluded="; ".join(excluded)) + "\n"
+        note = "\n\n" + templates.text("turn", "excluded", item=item, excluded="; ".join(excluded))
     question = templates.text(example.scenario, ranker, item=item)
     how = templates.text("answer", f"{ranker}_{form}", item=item, n=len(left))
     user = templates.text(

@@ -7,8 +7,8 @@ which LLM answers, how many rankers run at once, and whether the answers train i
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Protocol
 
 from r1ranker.answers import QUOTE_WORDS, AnswerForm, answer_labels, default_answer_form
 from r1ranker.parsing import parse_choice, parse_ranking
@@ -16,11 +16,18 @@ from r1ranker.prompts import Layout, PromptTemplates, build_prompt
 from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request, Trace, Turn
 
 RankerKind = Literal["iterative", "direct"]
+INSTRUCTIONS = 256
+"""Tokens kept free for the wording around the texts: the chat template, the question, the tags."""
+LABEL_TOKENS = 64
+"""Tokens kept free for a label that is scored."""
 Ranking = Generator[Request, Completion, Trace]
 
 
 class Ranker(Protocol):
     """What the rollout driver needs of a ranker."""
+
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
+        """Tokens that an example's texts may take beside the wording and an answer of `max_tokens`."""
 
     def rank(self, example: RankingExample) -> Ranking:
         """Yield requests, be sent completions, return the trace."""
@@ -46,6 +53,10 @@ class PromptedRanker:
         """The answer form used for this example."""
         return self.answer_form or default_answer_form(example.scenario, self.parameters)
 
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
+        """Tokens that an example's texts may take in a model that reads `context_tokens`."""
+        return context_tokens - max_tokens - INSTRUCTIONS
+
     def labels(self, example: RankingExample) -> dict[str, str]:
         """Candidate id -> label. Labels are those of the whole example and stay the same in every turn."""
         labels = answer_labels(example, self.form(example), self.quote_words)
@@ -60,7 +71,13 @@ class IRanker(PromptedRanker):
     answer that names no candidate excludes the last one listed; the turn's status says so.
     """
 
-    kind: RankerKind = "iterative"
+    kind: ClassVar[RankerKind] = "iterative"
+
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
+        """Without thinking only a label is read after the prompt; with `append` a label may stand there twice."""
+        room = max_tokens if self.thinking else min(max_tokens, LABEL_TOKENS)
+        budget = super().text_budget(context_tokens, room)
+        return budget // 2 if self.layout == "append" else budget
 
     def request(self, example: RankingExample, remaining: Sequence[str]) -> Request:
         """The request of the state in which `remaining` are left."""
@@ -75,16 +92,20 @@ class IRanker(PromptedRanker):
             form=self.form(example),
             layout=self.layout,
         )
-        choices = () if self.thinking else tuple(labels[i] + "</answer>" for i in remaining)
+        choices = () if self.thinking else tuple(labels[i] for i in remaining)
         return Request(prompt, choices, session=example.id)
 
     def parse(
         self, example: RankingExample, remaining: Sequence[str], request: Request, completion: Completion
     ) -> ParsedAnswer:
-        """What the completion says about the candidates that were left."""
+        """What the completion says. Naming a candidate that is already excluded is naming none."""
         labels = self.labels(example)
         reply = request.prompt.prefill + completion.text
-        return parse_choice(reply, [labels[i] for i in remaining], remaining, thinking=self.thinking)
+        # All labels compete: an excluded "Toy Story" must not pass for the "Toy Story 2" that is left.
+        parsed = parse_choice(reply, list(labels.values()), example.ids, thinking=self.thinking)
+        if parsed.ids and parsed.ids[0] not in remaining:
+            return replace(parsed, status="defaulted", ids=())
+        return parsed
 
     def rank(self, example: RankingExample) -> Ranking:
         """Rank the example; see the class."""
@@ -104,7 +125,7 @@ class IRanker(PromptedRanker):
 class DRanker(PromptedRanker):
     """Writes the whole ranking in one turn. Candidates it does not name follow in listed order."""
 
-    kind: RankerKind = "direct"
+    kind: ClassVar[RankerKind] = "direct"
 
     def request(self, example: RankingExample) -> Request:
         """The one request of an example."""

@@ -61,10 +61,9 @@ def ranking_reward(parsed: ParsedAnswer, relevance: Mapping[str, float], candida
 
     coverage: named / candidates - 1, in [-1, 0]. Without an answer -1 stands in place of the nDCG.
     """
-    if not parsed.ids:
-        return _with_format(parsed, NO_ANSWER, -1.0)
     coverage = len(parsed.ids) / len(candidates) - 1.0
-    return _with_format(parsed, ndcg(parsed.ids, relevance, NDCG_CUTOFF), coverage)
+    answer = NO_ANSWER if parsed.status == "failed" else ndcg(parsed.ids, relevance, NDCG_CUTOFF)
+    return _with_format(parsed, answer, coverage)
 
 
 def ndcg(ranking: Sequence[str], relevance: Mapping[str, float], cutoff: int) -> float:

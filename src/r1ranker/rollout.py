@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -10,9 +11,6 @@ from r1ranker.fit import fit
 from r1ranker.llm.base import LLM
 from r1ranker.rankers import Ranker, Ranking
 from r1ranker.types import Completion, RankingExample, Request, Sampling, Trace
-
-INSTRUCTIONS = 256
-"""Tokens kept free for the wording around the texts: the chat template, the question, the tags."""
 
 
 def rollout(
@@ -36,7 +34,7 @@ def rollout(
     if concurrency < 1:
         raise InputError(f"concurrency is {concurrency}; it must be at least 1")
     sampling = sampling or Sampling()
-    budget = _budget(llm, sampling)
+    budget = _budget(ranker, llm, sampling)
     source = iter(enumerate(examples))
     waiting: list[tuple[int, Ranking, Request]] = []
     rounds = 0
@@ -59,7 +57,8 @@ def rollout(
             return
         requests = [request for _, _, request in waiting]
         # A seed of its own for each round: one seed for all would draw the same noise in every turn.
-        completions = llm.complete(requests, replace(sampling, seed=sampling.seed + rounds))
+        seed = random.Random(f"{sampling.seed}/{rounds}").getrandbits(62)
+        completions = llm.complete(requests, replace(sampling, seed=seed))
         rounds += 1
         still = []
         for (position, ranking, _), completion in zip(waiting, completions, strict=True):
@@ -84,15 +83,15 @@ def rank_all(
     return [finished[k] for k in sorted(finished)]
 
 
-def _budget(llm: LLM, sampling: Sampling) -> int | None:
-    """Tokens that an example's texts may take: what the context leaves beside the answer and the wording."""
+def _budget(ranker: Ranker, llm: LLM, sampling: Sampling) -> int | None:
+    """Tokens that an example's texts may take; None where the LLM has no limit."""
     if llm.context_tokens is None:
         return None
-    budget = llm.context_tokens - sampling.max_tokens - INSTRUCTIONS
+    budget = ranker.text_budget(llm.context_tokens, sampling.max_tokens)
     if budget <= 0:
         raise InputError(
-            f"{llm.name} reads {llm.context_tokens} tokens, and max_tokens is {sampling.max_tokens}: "
-            f"leave more than {INSTRUCTIONS} for the prompt"
+            f"{llm.name} reads {llm.context_tokens} tokens, which an answer of max_tokens = {sampling.max_tokens} and "
+            "the instructions fill: allow fewer new tokens"
         )
     return budget
 

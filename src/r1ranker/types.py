@@ -99,9 +99,9 @@ class Prompt:
 class Request:
     """What a ranker asks of an LLM.
 
-    With `choices` the reply is one of these texts and the LLM scores them all (no thinking); without,
-    it writes freely until `stop`. Requests with the same `session` are turns of one ranking: a backend
-    may keep what it computed for their common prefix.
+    With `choices` the reply is one of these texts, closed by `stop`, and the LLM scores them all (no
+    thinking); without, it writes freely until `stop`. Requests with the same `session` are turns of one
+    ranking: a backend may keep what it computed for their common prefix.
     """
 
     prompt: Prompt
@@ -133,7 +133,8 @@ class Completion:
 
     token_ids, logprobs: the sampled tokens and their log-probs (nats), or empty for a backend that
         does not tell them. Losses use these ids; text is never tokenized again.
-    choice_logprobs: for a request with choices, each choice's mean token log-prob, in their order.
+    choice_logprobs: for a request with choices, each choice's mean token log-prob, in their order. The
+        first token of the stop text counts with it, so that a choice that begins another can be told apart.
     prompt_tokens, completion_tokens: tokens read, and tokens sampled (or scored, with choices).
     cached_tokens: the part of prompt_tokens that was reused rather than computed.
     """

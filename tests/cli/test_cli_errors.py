@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import time
@@ -65,10 +66,10 @@ def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in result.stderr
 
 
-def test_an_interrupt_says_what_was_kept() -> None:
-    with pytest.raises(KeyboardInterrupt, match="^kept 3$"), on_interrupt(lambda: "kept 4"):
-        with on_interrupt(lambda: "kept 3"):
-            raise KeyboardInterrupt
+def test_an_interrupt_says_what_was_kept_by_the_innermost() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, on_interrupt(lambda: "outer"), on_interrupt(lambda: "inner"):
+        raise KeyboardInterrupt
+    assert str(caught.value) == "inner"
 
 
 def test_explain_never_needs_a_message() -> None:
@@ -86,7 +87,7 @@ def test_every_help_page_has_an_example(cli: Invoke, command: tuple[str, ...]) -
 def test_an_unknown_command_names_the_nearest(cli: Invoke) -> None:
     result = cli("trian")
     assert result.exit_code == 2
-    assert "Did you mean 'train'?" in result.stderr
+    assert "Did you mean 'train'" in result.stderr
 
 
 def test_the_version_is_told(cli: Invoke) -> None:
@@ -100,10 +101,13 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 
 def best_of_three(arguments: list[str]) -> float:
+    """CPU seconds: what else the machine is doing does not count."""
+
     def once() -> float:
-        begin = time.perf_counter()
+        before = os.times()
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-        return time.perf_counter() - begin
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
     return min(once() for _ in range(3))
 

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+from jinja2 import TemplateError
 
 from r1ranker.llm.chat import ChatEncoder
 from r1ranker.types import Prompt
@@ -55,6 +56,38 @@ def test_without_a_chat_template_blank_lines_stand_between(tiny_tokenizer: Any) 
     assert plain.decode(encoder.encode(Prompt("Be brief.", "Rank.", "<answer>"))) == "Be brief.\n\nRank.\n\n<answer>"
     plain.bos_token = "<|endoftext|>"
     assert ChatEncoder(plain).encode(Prompt("Be brief.", "Rank."))[0] == plain.bos_token_id
+
+
+USER_ONLY = (
+    "{% for m in messages if m['role'] != 'system' %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}<|im_start|>assistant\n"
+)
+REFUSES = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + USER_ONLY
+)
+
+
+@pytest.mark.parametrize("template", [USER_ONLY, REFUSES], ids=["drops", "refuses"])
+def test_without_a_system_role_its_text_begins_the_users_turn(tiny_tokenizer: Any, template: str) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = template
+    encoder = ChatEncoder(tokenizer)
+    ids = encoder.encode(Prompt("Be brief.", "Rank Rome and Paris.", "<think>"))
+    assert tokenizer.decode(ids) == (
+        "<|im_start|>user\nBe brief.\n\nRank Rome and Paris.<|im_end|>\n<|im_start|>assistant\n<think>"
+    )
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    assert (ids.count(start), ids.count(end)) == (2, 1)
+    # Users' texts stay text here too.
+    assert encoder.encode(Prompt("<|im_end|>", "<|im_start|>")).count(end) == 1
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('not for chats') }}", "{% for m in messages %}"])
+def test_a_template_that_cannot_be_used_is_an_error(tiny_tokenizer: Any, template: str) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(TemplateError):
+        ChatEncoder(tokenizer)
 
 
 def test_prompts_of_two_turns_share_their_first_tokens(chat: ChatEncoder, tiny_tokenizer: Any) -> None:

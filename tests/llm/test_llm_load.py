@@ -14,7 +14,7 @@ from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.types import Prompt, Request, Sampling
 
 REQUESTS = [
-    Request(Prompt("You rank.", "Rome or Paris?", "<answer>"), ("Rome</answer>", "Paris</answer>")),
+    Request(Prompt("You rank.", "Rome or Paris?", "<answer>"), ("Rome", "Paris")),
     Request(Prompt("You rank.", "Rome or Paris?", "<think>")),
 ]
 

@@ -22,7 +22,7 @@ PROMPTS = [
     Prompt("You rank.", "A longer question: which city is the capital of Italy, Rome or Paris?", "<think>"),
     Prompt("", "Mid length: the Tiber flows through Rome.", ""),
 ]
-CHOICES = [("Rome</answer>", "Paris</answer>"), ("a", "A whale is a mammal.", "Heat (1995)</answer>"), ("x",)]
+CHOICES = [("Rome", "Paris"), ("a", "A whale is a mammal.", "Heat (1995)"), ("x",)]
 
 
 def free(prompt: Prompt, stop: str = "</answer>", session: str = "") -> Request:
@@ -59,16 +59,32 @@ def test_it_is_an_llm(tiny_llm: TransformersLLM) -> None:
 
 def test_choices_logprobs_are_those_of_plain_calls(tiny_llm: TransformersLLM) -> None:
     completions = tiny_llm.complete(SCORED, GREEDY)
+    end = tiny_llm.chat.encode_text("</answer>")[:1]
     for request, completion in zip(SCORED, completions, strict=True):
-        tokens = [tiny_llm.chat.encode_text(choice) for choice in request.choices]
+        tokens = [tiny_llm.chat.encode_text(choice) + end for choice in request.choices]
         means = [sum(plain_logprobs(tiny_llm, request.prompt, t)) / len(t) for t in tokens]
         assert completion.choice_logprobs == pytest.approx(means, abs=1e-4)
         best = means.index(max(means))
-        assert (completion.text, completion.token_ids) == (request.choices[best], tokens[best])
+        assert (completion.text, completion.token_ids) == (request.choices[best] + "</answer>", tokens[best])
         assert completion.finish == "choice"
         assert completion.completion_tokens == sum(map(len, tokens))
         assert completion.prompt_tokens == len(tiny_llm.chat.encode(request.prompt))
     assert len({round(x, 3) for c in completions for x in c.choice_logprobs}) == 6
+
+
+@pytest.mark.parametrize("stop", ["</answer>", ";", ""])
+def test_a_choice_is_scored_with_the_first_token_of_the_stop_text(tiny_llm: TransformersLLM, stop: str) -> None:
+    request = Request(PROMPTS[0], ("Toy Story", "Toy Story 2"), stop=stop)
+    short, long = tiny_llm.choice_tokens(request)
+    first = tiny_llm.chat.encode_text(stop)[:1]
+    assert len(first) == (1 if stop else 0)
+    assert (short, long) == tuple(tiny_llm.chat.encode_text(c) + first for c in ("Toy Story", "Toy Story 2"))
+    # What ends the one is not how the other goes on.
+    assert (long[: len(short)] == short) == (not stop)
+    [completion] = tiny_llm.complete([request], GREEDY)
+    assert completion.text in ("Toy Story" + stop, "Toy Story 2" + stop)
+    assert completion.completion_tokens == len(short) + len(long)
+    assert tiny_llm.choice_tokens(free(PROMPTS[0])) == []
 
 
 def test_choices_are_drawn_by_their_sharpened_softmax(tiny_llm: TransformersLLM) -> None:
@@ -78,10 +94,12 @@ def test_choices_are_drawn_by_their_sharpened_softmax(tiny_llm: TransformersLLM)
     scores = torch.tensor(drawn[0].choice_logprobs)
     share = float((scores * 2.0).softmax(0)[0])
     assert 0.02 < share < 0.98
-    seen = sum(c.text == request.choices[0] for c in drawn) / n
+    first, second = (f"{choice}</answer>" for choice in request.choices)
+    assert {c.text for c in drawn} == {first, second}
+    seen = sum(c.text == first for c in drawn) / n
     assert abs(seen - share) < 4 * (share * (1 - share) / n) ** 0.5
     greedy = tiny_llm.complete([request] * 20, Sampling(temperature=0.0))
-    assert {c.text for c in greedy} == {request.choices[int(scores.argmax())]}
+    assert {c.text for c in greedy} == {(first, second)[int(scores.argmax())]}
 
 
 def test_greedy_is_what_generate_writes_token_for_token(tiny_llm: TransformersLLM) -> None:
@@ -152,7 +170,8 @@ def test_requests_with_one_prompt_but_other_choices_or_stops_are_kept_apart(tiny
     prompt = PROMPTS[0]
     requests = [Request(prompt, ("a", "b")), Request(prompt, ("c", "d", "e")), free(prompt), free(prompt, stop="")]
     together = tiny_llm.complete(requests, GREEDY)
-    assert [c.text in r.choices for r, c in zip(requests, together, strict=True)] == [True, True, False, False]
+    assert together[0].text in ("a</answer>", "b</answer>")
+    assert together[1].text in ("c</answer>", "d</answer>", "e</answer>")
     assert [len(c.choice_logprobs) for c in together] == [2, 3, 0, 0]
     for request, completion in zip(requests, together, strict=True):
         [alone] = tiny_llm.complete([request], GREEDY)
@@ -162,8 +181,8 @@ def test_requests_with_one_prompt_but_other_choices_or_stops_are_kept_apart(tiny
 TURNS = [
     Request(Prompt("You rank.", f"Toy Story, Heat, Alien and Casablanca: a list of films.\n{q}", "<answer>"), c, "s1")
     for q, c in (
-        ("First?", ("Toy Story</answer>", "Heat</answer>")),
-        ("Second, without Heat?", ("Toy Story</answer>", "Alien</answer>")),
+        ("First?", ("Toy Story", "Heat")),
+        ("Second, without Heat?", ("Toy Story", "Alien")),
     )
 ]
 
@@ -253,8 +272,14 @@ def test_a_prompt_that_is_too_long_is_refused_with_its_name(tiny_llm: Transforme
     fits = Sampling(max_tokens=2048)
     with pytest.raises(InputError, match="allow fewer new tokens"):
         tiny_llm.complete(FREE[:1], fits)
-    # Choices take only what they take.
+    # Choices take only what they take, the first token of the stop text with them.
     assert tiny_llm.complete(SCORED[:1], fits)[0].finish == "choice"
+    longest = max(len(tiny_llm.chat.encode_text(choice)) for choice in CHOICES[0])
+    tiny_llm.context_tokens = len(tiny_llm.chat.encode(PROMPTS[0])) + longest + 1
+    assert tiny_llm.complete(SCORED[:1], fits)[0].finish == "choice"
+    tiny_llm.context_tokens -= 1
+    with pytest.raises(InputError, match=f"tiny reads {tiny_llm.context_tokens}"):
+        tiny_llm.complete(SCORED[:1], fits)
 
 
 def writes(llm: TransformersLLM, text: str, *, then: int | None = None) -> TransformersLLM:
@@ -370,3 +395,14 @@ def test_completions_are_plain_data(tiny_llm: TransformersLLM) -> None:
         assert isinstance(completion, Completion)
         assert all(type(t) is int for t in completion.token_ids)
         assert all(type(x) is float for x in (*completion.logprobs, *completion.choice_logprobs))
+
+
+@pytest.mark.parametrize("generation", [None, [7, 8], 9])
+def test_the_tokenizers_end_of_turn_and_the_models_both_stop(tiny_llm: TransformersLLM, generation: Any) -> None:
+    model = copy.deepcopy(tiny_llm.model)
+    model.generation_config.eos_token_id = generation
+    llm = TransformersLLM(model, tiny_llm.tokenizer, name="ends")
+    own = [generation] if isinstance(generation, int) else generation or []
+    for end in (tiny_llm.tokenizer.eos_token_id, *own):
+        [completion] = writes(llm, "The end", then=end).complete(FREE[:1], Sampling(max_tokens=200))
+        assert (completion.text, completion.finish) == ("The end", "stop")

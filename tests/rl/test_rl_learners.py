@@ -112,7 +112,7 @@ def test_micro_batches_do_not_change_the_gradients(
     same_gradients(found[0], found[1], rel=1e-4)
     assert results[0] == pytest.approx(results[1], rel=1e-3, abs=1e-5)
     assert results[0]["kl"] > 1e-5
-    if algorithm != "all_actions":
+    if algorithm == "ppo":  # GRPO's one update compares with the policy itself, and finds no difference
         assert results[0]["approx_kl"] > 1e-5
 
 
@@ -248,7 +248,46 @@ def test_the_kl_term_pulls_back_to_the_reference(make_policy: MakePolicy, recipe
     assert kls[-1] < 0.5 * kls[0]
 
 
-# Sampled completions, written by a script
+# Sampled completions
+
+
+def test_every_step_samples_anew_and_the_same_again(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State]
+) -> None:
+    learner = learner_of(make_policy(), recipe("grpo", thinking=True))
+    assert isinstance(learner, Sampled)
+
+    def sampled(step: int) -> list[Any]:
+        return [list(g.pack.branches) for g in learner.roll_out(states, Averages(), step)]
+
+    first = sampled(0)
+    assert sampled(0) == first
+    assert all(a != b for a, b in zip(sampled(1), first, strict=True))
+
+
+def test_the_kl_term_of_sampled_completions_pulls_back_to_the_reference(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State]
+) -> None:
+    policy = make_policy()
+    # A random model's completions all earn the same, so that nothing but the KL term has a gradient.
+    learner = learner_of(policy, recipe("grpo", thinking=True, kl_coef=1.0))
+    assert isinstance(learner, Sampled)
+    move(policy, 0.02)
+    optimizer = torch.optim.Adam(policy.parameters, lr=1e-3)
+    parts = learner.updates(states, Averages(), 0)
+    assert all(float(g.advantages.abs().max()) == 0 for g in learner._groups)
+    kls = []
+    for _ in range(8):
+        averages = Averages()
+        optimizer.zero_grad()
+        learner.backward(states, parts[0], averages)
+        optimizer.step()
+        kls.append(averages.result()["kl"])
+    assert kls[0] > 1e-3
+    assert kls[-1] < 0.6 * kls[0]
+
+
+# Completions written by a script
 
 
 def test_dranker_rewards_groups_and_step(
@@ -273,17 +312,17 @@ def test_dranker_rewards_groups_and_step(
     assert len({r.prompt for r in calls[0]}) == 1
     assert all(r.choices == () and r.session == "" for r in calls[0])
     group = learner._groups[0]
-    # best: nDCG 1. worst: 1 / log2(4) = 0.5. blah: no candidate -1, coverage -1, layout -1, one tag missing -0.25.
-    assert [r.total for r in group.rewards] == pytest.approx([1.0, 0.5, -3.25])
-    # Mean -1.75 / 3 = -0.583333; distances 1.583333, 1.083333, -2.666667;
-    # sd = sqrt((2.506944 + 1.173611 + 7.111111) / 3) = 1.896634: 0.834812, 0.571188, -1.405999.
+    # best: nDCG 1. worst: 1 / log2(4) = 0.5. blah: names none, so nDCG 0, coverage -1, layout -1, a tag missing -0.25.
+    assert [r.total for r in group.rewards] == pytest.approx([1.0, 0.5, -2.25])
+    # Mean -0.75 / 3 = -0.25; distances 1.25, 0.75, -2;
+    # sd = sqrt((1.5625 + 0.5625 + 4) / 3) = 1.428869: 0.874818, 0.524891, -1.399709.
     lengths = group.lengths
     per_completion = [float(a[0]) for a in torch.split(group.advantages, lengths)]
-    assert per_completion == pytest.approx([0.834812, 0.571188, -1.405999], abs=1e-4)
+    assert per_completion == pytest.approx([0.874818, 0.524891, -1.399709], abs=1e-4)
     assert all(float(a.std(correction=0)) < 1e-6 for a in torch.split(group.advantages, lengths))
     got = averages.result()
-    assert got["reward"] == pytest.approx(-1.75 / 3)
-    assert got["reward_std"] == pytest.approx(1.896634, abs=1e-5)
+    assert got["reward"] == pytest.approx(-0.25)
+    assert got["reward_std"] == pytest.approx(1.428869, abs=1e-5)
     assert got["coverage_reward"] == pytest.approx(-1 / 3)
     assert got["format_reward"] == pytest.approx(-1.25 / 3)
     assert got["answered"] == pytest.approx(2 / 3)

@@ -94,9 +94,12 @@ def _save(rows: Sequence[Row], base: str, facts: Mapping[str, Any], out: Path, s
     found = {row.name: row for row in rows}
     against = found.get(base, found[RANDOM])
     compared = tuple(
-        row
-        if row is against
-        else replace(row, p_value=paired_p_value(row.per_query["MRR"], against.per_query["MRR"], seed=seed))
+        replace(
+            row,
+            p_value=None
+            if row is against
+            else paired_p_value(row.per_query["MRR"], against.per_query["MRR"], seed=seed),
+        )
         for row in rows
     )
     report = Report(compared, against.name, dict(facts))

@@ -35,8 +35,8 @@ class LLM(Protocol):
 class ScriptedLLM:
     """A fake that answers from a script: a list of texts taken in turn, or a function of the request.
 
-    With choices, a text that is one of them gets log-prob 0 and the others -1. Raises InputError when the
-    script runs out or names no choice: a test then fails where the script was wrong.
+    With choices, a text that is one of them (or that and the stop text) gets log-prob 0, the others -1.
+    Raises InputError when the script runs out or names no choice: a test then fails where the script was wrong.
     """
 
     def __init__(
@@ -75,11 +75,12 @@ class ScriptedLLM:
             return Completion(
                 text, prompt_tokens=prompt_tokens, completion_tokens=self.count_tokens(text), finish="stop"
             )
-        if text not in request.choices:
+        chosen = text.removesuffix(request.stop)
+        if chosen not in request.choices:
             raise InputError(f"the script answers {text!r}, which is none of {request.choices}")
-        logprobs = tuple(0.0 if choice == text else -1.0 for choice in request.choices)
+        logprobs = tuple(0.0 if choice == chosen else -1.0 for choice in request.choices)
         return Completion(
-            text,
+            chosen + request.stop,
             choice_logprobs=logprobs,
             prompt_tokens=prompt_tokens,
             completion_tokens=sum(self.count_tokens(c) for c in request.choices),

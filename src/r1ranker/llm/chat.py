@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from jinja2 import TemplateError
+
 from r1ranker.types import Prompt
 
 _SYSTEM, _USER = "R1RANKERSYSTEMSLOT", "R1RANKERUSERSLOT"
@@ -42,13 +44,17 @@ class ChatEncoder:
             newline = list(self._encode_text("\n\n"))
             bos = self.tokenizer.bos_token_id
             return ([bos] if bos is not None else []), newline, newline
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        try:
+            text = self._render([{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}])
+        except TemplateError:  # some refuse a system role, others leave it out
+            text = ""
+        if _SYSTEM not in text:  # a model without a system role reads it first in the user's turn
+            text = self._render([{"role": "user", "content": f"{_SYSTEM}\n\n{_USER}"}])
         before, _, rest = text.partition(_SYSTEM)
         between, _, after = rest.partition(_USER)
         encode = self.tokenizer.encode
         parts = [encode(part, add_special_tokens=False) for part in (before, between, after)]
         return parts[0], parts[1], parts[2]
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))

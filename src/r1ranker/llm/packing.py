@@ -113,7 +113,7 @@ def attention_mask(branch: Tensor, cached: Tensor | None = None) -> Tensor:
     """The mask of the rule above: (B, 1, T, K + T), True where a query may look.
 
     branch: (B, T), of the new positions. cached: (B, K), of those in the KV cache, all of them earlier.
-    A padded query looks at itself alone, so that no row of the softmax is empty.
+    A padded query looks at itself too, so that no row of the softmax is empty.
     """
     size = branch.shape[1]
     earlier = torch.ones(size, size, dtype=torch.bool, device=branch.device).tril()

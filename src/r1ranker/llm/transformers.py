@@ -88,6 +88,11 @@ class TransformersLLM:
         """Tokens of a user's text."""
         return len(self.chat.encode_text(text))
 
+    def choice_tokens(self, request: Request) -> list[tuple[int, ...]]:
+        """Each choice's token ids and the first one of the stop text; the rest of that follows by itself."""
+        end = self.chat.encode_text(request.stop)[:1]
+        return [self.chat.encode_text(choice) + end for choice in request.choices]
+
     @torch.no_grad()
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `LLM.complete`. Raises InputError for a prompt that is longer than the model's context."""
@@ -119,7 +124,7 @@ class TransformersLLM:
     def _check_lengths(self, groups: Any, sampling: Sampling) -> None:
         limit = self._window or self.context_tokens
         for group in groups:
-            longest = max((len(self.chat.encode_text(c)) for c in group.request.choices), default=0)
+            longest = max(map(len, self.choice_tokens(group.request)), default=0)
             need = len(group.trunk) + (longest or sampling.max_tokens)
             if limit and need > limit:
                 raise InputError(
@@ -139,7 +144,7 @@ class TransformersLLM:
 
     def _size(self, group: _Group, sampling: Sampling) -> int:
         if group.request.choices:
-            return len(group.trunk) + sum(len(self.chat.encode_text(c)) for c in group.request.choices)
+            return len(group.trunk) + sum(map(len, self.choice_tokens(group.request)))
         return len(group.trunk) + len(group.members) * sampling.max_tokens
 
     def _start(self, packs: Sequence[Pack], groups: Sequence[_Group]) -> tuple[GrowingCache, Any, Tensor]:
@@ -162,7 +167,7 @@ class TransformersLLM:
 
     def _score(self, groups: list[_Group], sampling: Sampling, generator: torch.Generator) -> dict[int, Completion]:
         """One packed pass: a branch a choice."""
-        packs = [Pack(g.trunk, [self.chat.encode_text(c) for c in g.request.choices]) for g in groups]
+        packs = [Pack(g.trunk, self.choice_tokens(g.request)) for g in groups]
         _, batch, hidden = self._start(packs, groups)
         picked = hidden[batch.source_row, batch.source_column]
         logprobs = token_logprobs(self.model, picked, batch.targets)
@@ -174,7 +179,7 @@ class TransformersLLM:
             for n, member in enumerate(group.members):
                 chosen = _choose(scores * sampling.sharpness, sampling.temperature, generator)
                 out[member] = Completion(
-                    text=group.request.choices[chosen],
+                    text=group.request.choices[chosen] + group.request.stop,
                     token_ids=tuple(pack.branches[chosen]),
                     choice_logprobs=tuple(scores.tolist()),
                     prompt_tokens=len(group.trunk),

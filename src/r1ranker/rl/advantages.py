@@ -20,8 +20,9 @@ def grpo_advantages(rewards: Tensor, *, scale: bool = True) -> Tensor:
     scale: divide by the group's standard deviation; without it the paper of Dr. GRPO's variant.
     Returns (G,): one advantage a completion, for each of its tokens.
     """
-    centred = rewards - rewards.mean()
-    return centred / (rewards.std(correction=0) + EPSILON) if scale else centred
+    exact = rewards.double()  # in single precision equal rewards can miss their mean by a quarter of EPSILON
+    centred = exact - exact.mean()
+    return (centred / (exact.std(correction=0) + EPSILON) if scale else centred).to(rewards.dtype)
 
 
 def gae(rewards: Tensor, values: Tensor, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
@@ -50,9 +51,9 @@ def reward_at_end(reward: float, length: int) -> Tensor:
 
 def whiten(advantages: Sequence[Tensor]) -> list[Tensor]:
     """Mean 0 and variance 1 over all tokens of a batch, as PPO's implementations do."""
-    flat = torch.cat(list(advantages))
+    flat = torch.cat(list(advantages)).double()
     mean, std = flat.mean(), flat.std(correction=0)
-    return [(a - mean) / (std + EPSILON) for a in advantages]
+    return [((a.double() - mean) / (std + EPSILON)).to(a.dtype) for a in advantages]
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:

@@ -38,8 +38,8 @@ class AllActions:
 
     def _pack(self, state: State) -> Pack:
         request = self.ranker.request(state.example, state.remaining)
-        chat = self.policy.llm.chat
-        return Pack(chat.encode(request.prompt), [chat.encode_text(choice) for choice in request.choices])
+        llm = self.policy.llm
+        return Pack(llm.chat.encode(request.prompt), llm.choice_tokens(request))
 
     def _micro(self, states: Sequence[State], packs: Sequence[Pack], total: int, averages: Averages) -> None:
         train, sharpness = self.config.train, self.config.ranker.sharpness

@@ -52,9 +52,11 @@ class Sampled:
     def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:
         """Roll out and judge; returns the minibatches (indices of states) of all epochs."""
         self._groups = self.roll_out(states, averages, step)
-        self._before(averages)
-        self._assign_credit(averages)
         size = self.config.train.minibatch_states or len(states)
+        # With one update the policy that trains is the one that sampled: its own log-probs are the old ones.
+        if self.critic is not None or self.config.train.epochs > 1 or size < len(states):
+            self._before()
+        self._assign_credit(averages)
         out = []
         for epoch in range(self.config.train.epochs):
             order = list(range(len(states)))
@@ -112,8 +114,10 @@ class Sampled:
         averages.add("answered", float(bool(parsed.ids)))
         averages.add("completion_tokens", completion.completion_tokens)
         averages.add("cut_off", float(completion.finish == "length"))
+        if tokens := len(completion.logprobs):
+            averages.add("entropy_estimate", -sum(completion.logprobs) / tokens, weight=tokens)
 
-    def _before(self, averages: Averages) -> None:
+    def _before(self) -> None:
         """Log-probs and values as they are before the first update, by the very pass that trains."""
         with torch.no_grad(), self.policy.compute():
             for micro in self._micro_batches(range(len(self._groups))):
@@ -125,7 +129,6 @@ class Sampled:
                 if self.critic is not None:
                     for group, part in zip(groups, torch.split(self.critic(batch, hidden), sizes), strict=True):
                         group.old_values = part
-        averages.add("entropy_estimate", -float(torch.cat([g.old_logprobs for g in self._groups]).mean()))
 
     def _assign_credit(self, averages: Averages) -> None:
         if self.critic is None:
@@ -156,11 +159,13 @@ class Sampled:
 
     def _micro(self, groups: Sequence[Group], total: int, averages: Averages) -> None:
         train = self.config.train
-        advantages, old = (torch.cat([getattr(g, name) for g in groups]) for name in ("advantages", "old_logprobs"))
+        advantages = torch.cat([g.advantages for g in groups])
         with self.policy.compute():
             batch, hidden, logprobs = self.policy.packed([g.pack for g in groups], train.temperature)
             ref = self.policy.reference_logprobs(batch, train.temperature) if train.kl_coef else None
             values = self.critic(batch, hidden) if self.critic is not None else None
+        before = torch.cat([g.old_logprobs for g in groups])
+        old = before if len(before) else logprobs.detach()
         surrogate = ppo_loss(logprobs, old, advantages, train.clip_epsilon)
         loss = surrogate.per_token.sum()
         averages.add("approx_kl", float(surrogate.approx_kl), weight=len(old))
