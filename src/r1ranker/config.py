@@ -179,7 +179,7 @@ def load_config(path: Path | None = None, sets: Sequence[str] = ()) -> RunConfig
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set {setting}: write it as key=value, such as train.steps=10")
-        _set(raw, key.strip().split("."), parse_value(text.strip()), setting)
+        _set(raw, _dotted(key.strip()), parse_value(text.strip()), setting)
     return parse_config(raw, where)
 
 
@@ -219,6 +219,19 @@ def _set(raw: dict[str, Any], keys: Sequence[str], value: Any, setting: str) -> 
         if not isinstance(raw, dict):
             raise ConfigError(f"--set {setting}: '{key}' is a value, not a table")
     raw[keys[-1]] = value
+
+
+def _dotted(key: str) -> list[str]:
+    """The parts of a key as TOML reads them: a part with dots of its own, a file's name, stands in quotes."""
+    try:
+        tree = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return key.split(".")
+    parts = []
+    while isinstance(tree, dict):
+        (part, tree), *_ = tree.items()
+        parts.append(part)
+    return parts
 
 
 def parse_value(text: str) -> Any:

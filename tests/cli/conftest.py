@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -33,19 +29,6 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     return invoke
 
 
-@pytest.fixture
-def script() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command in a process of its own."""
-
-    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "r1ranker.cli.app", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
-
-
 def tasks(path: Path, count: int = 4, candidates: int = 3) -> Path:
     """A file of lists on which the first candidate is the relevant one."""
     rows = [
@@ -65,8 +48,3 @@ def tasks(path: Path, count: int = 4, candidates: int = 3) -> Path:
 def tasks_file(tmp_path: Path) -> Path:
     """Four lists of three."""
     return tasks(tmp_path / "tasks.jsonl")
-
-
-def child_environment() -> dict[str, str]:
-    """The environment without what would change how the command line behaves."""
-    return {k: v for k, v in os.environ.items() if k != "R1RANKER_DEBUG"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -86,14 +87,21 @@ def test_a_run_is_saved_compared_and_resumed(cli: Invoke, recipe: Path) -> None:
 def test_ctrl_c_keeps_a_checkpoint_and_says_so(recipe: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "r1ranker.cli.app", "train", str(recipe), "--no-eval"]
     command += ["--set", "train.steps=100000", "--set", "train.checkpoint_every=100000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     metrics = tmp_path / "runs/tiny/metrics.jsonl"
-    for _ in range(600):
+    for _ in range(1200):
         if process.poll() is not None or (metrics.exists() and metrics.stat().st_size):
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=120)
     assert process.returncode == 130, complaint
     assert "Traceback" not in complaint
     assert complaint.splitlines()[-1].startswith("stopped. The checkpoint is kept in runs/tiny/checkpoints/step-")
@@ -115,6 +123,12 @@ def test_a_wrong_recipe_or_setting_is_named(cli: Invoke, arguments: tuple[str, .
     result = cli("train", *arguments)
     assert result.exit_code == 1
     assert message in result.stderr
+
+
+def test_a_key_with_dots_of_its_own_stands_in_quotes(cli: Invoke, recipe: Path, tasks_file: Path) -> None:
+    result = cli("train", recipe, "--no-eval", "--set", f'data.options."{tasks_file}".test_fraction=0.25')
+    assert result.exit_code == 0, result.stderr
+    assert "3 examples to train on, 1 to test" in result.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_model_is_loaded(cli: Invoke, recipe: Path) -> None:

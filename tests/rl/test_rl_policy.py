@@ -15,7 +15,7 @@ from r1ranker.errors import ConfigError
 from r1ranker.llm.packing import Pack, branch_means, causal_lm, collate, token_logprobs
 from r1ranker.rankers import IRanker
 from r1ranker.rl.losses import all_actions_loss, ppo_loss
-from r1ranker.rl.policy import Critic, Policy, freeze_lower, pack_size, split_by_tokens
+from r1ranker.rl.policy import Critic, Policy, freeze_lower, halve_frozen, pack_size, split_by_tokens
 from r1ranker.rl.sampled import Sampled
 from r1ranker.rl.states import State
 from r1ranker.types import RankingExample, Request, Sampling
@@ -72,6 +72,20 @@ def test_a_tied_head_is_frozen_with_the_embeddings(tiny_model: Any) -> None:
     freeze_lower(tied, 1)
     assert not tied.get_output_embeddings().weight.requires_grad
     assert training(tied) >= {"model.layers.1.mlp.up_proj.weight", "model.layers.2.mlp.up_proj.weight"}
+
+
+def test_frozen_weights_in_half_precision_change_nothing_under_autocast(make_policy: MakePolicy) -> None:
+    """Autocast rounds a weight to bfloat16 before it multiplies: held so, the same product comes out."""
+    whole, halved = make_policy(frozen_layers=2), make_policy(frozen_layers=2)
+    halve_frozen(halved.model)
+    types = {name: p.dtype for name, p in halved.model.named_parameters()}
+    assert types["model.layers.0.mlp.up_proj.weight"] == torch.bfloat16
+    assert types["model.layers.2.mlp.up_proj.weight"] == types["model.embed_tokens.weight"] == torch.float32
+    assert types["model.layers.0.input_layernorm.weight"] == torch.float32
+    for policy in (whole, halved):
+        policy.autocast = True
+    with torch.no_grad(), whole.compute():
+        assert torch.equal(whole.packed(PACKS)[2], halved.packed(PACKS)[2])
 
 
 @pytest.mark.parametrize("settings", [{"frozen_layers": 3}, {"frozen_layers": 9}, {"frozen_layers": 3, "lora_rank": 2}])

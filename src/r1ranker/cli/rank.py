@@ -76,7 +76,8 @@ def rank(
         settings = options.given(
             kind=kind, thinking=think, answer_form=answer_form, layout=layout, max_tokens=max_tokens
         )
-        reranker = load_reranker(model, settings, device)
+        with on_interrupt(lambda: "stopped before the first list was ranked: nothing was written"):
+            reranker = load_reranker(model, settings, device)
         if file is not None:
             file.truncate(0)
         done, failed = _rank(reranker, examples, top_k, file, out, trace=trace, as_json=as_json, alone=tasks is None)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EPILOG = options.examples(
     "r1ranker train --list",
     "r1ranker train demo",
-    "r1ranker train my-recipe.toml --set train.steps=200 --set data.names=['mine.jsonl'] --out runs/mine",
+    "r1ranker train my-recipe.toml --set train.steps=200 --set seed=1 --out runs/mine",
     "r1ranker train demo --resume",
 )
 

@@ -35,6 +35,17 @@ def freeze_lower(model: nn.Module, layers: int) -> None:
         block.requires_grad_(False)
 
 
+def halve_frozen(model: nn.Module) -> None:
+    """Hold the frozen layers' weights in bfloat16: autocast would cast them anew in every pass, to the same values.
+
+    Embeddings, and a head tied to them, stay: they carry the residual stream.
+    """
+    head = causal_lm(model).get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not head and not module.weight.requires_grad:
+            module.to(torch.bfloat16)
+
+
 class Critic(nn.Module):
     """State values, one a token (the value before it is sampled).
 
@@ -75,6 +86,8 @@ class Policy:
             self.model = _with_lora(model, config)
         else:
             freeze_lower(self.model, config.frozen_layers)
+        if self.autocast:
+            halve_frozen(self.model)
         self.llm = TransformersLLM(self.model, tokenizer, name=name, autocast=self.autocast)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._reference: nn.Module | None = None
