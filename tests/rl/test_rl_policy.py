@@ -311,7 +311,7 @@ def test_the_learner_keeps_what_was_sampled(
     make_policy: MakePolicy, recipe: Callable[..., RunConfig], states: list[State]
 ) -> None:
     policy = make_policy()
-    config = recipe("grpo", thinking=True, group_size=3, temperature=1.3)
+    config = recipe("grpo", thinking=True, group_size=3, temperature=1.3, epochs=2)
     learner = Sampled(policy, config.ranker.build(None), config)
     seen: list[Any] = []
     complete = policy.llm.complete
