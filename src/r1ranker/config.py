@@ -180,6 +180,8 @@ def load_config(path: Path | None = None, sets: Sequence[str] = ()) -> RunConfig
         if not equals or not key.strip():
             raise ConfigError(f"--set {setting}: write it as key=value, such as train.steps=10")
         _set(raw, _dotted(key.strip()), parse_value(text.strip()), setting)
+    if any(setting.partition("=")[0].strip() == "data.names" for setting in sets):
+        _forget_other_data(raw)
     return parse_config(raw, where)
 
 
@@ -196,6 +198,14 @@ def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
             raise ConfigError(f"{where}: there is no key '{key}'{hint}") from error
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{where}: {key + ': ' if key else ''}{message}") from error
+
+
+def _forget_other_data(raw: dict[str, Any]) -> None:
+    """With other data sets by `--set data.names`, what the recipe says of its own ones is moot."""
+    data = raw["data"]
+    for table in ("sources", "options"):
+        if isinstance(data.get(table), dict) and isinstance(data["names"], list):
+            data[table] = {name: value for name, value in data[table].items() if name in data["names"]}
 
 
 def dump_config(config: RunConfig) -> str:

@@ -1,8 +1,7 @@
 """The Python API: load a ranker, rank documents, see why.
 
-from r1ranker import Reranker
-reranker = Reranker.load("smollm2-135m-instruct")
-print(reranker.rank("who wrote Emma?", ["Jane Austen wrote Emma.", "Emma is a town."])[0].text)
+>>> reranker = Reranker.load("runs/demo/model")
+>>> reranker.rank(history=["Heat (1995)"], documents=["Babe (1995)", "Casino (1995)"])[0].text
 """
 
 from __future__ import annotations

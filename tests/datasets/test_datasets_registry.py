@@ -95,9 +95,9 @@ def test_a_path_of_a_users_own_file_is_read_for_testing(tmp_path: Path) -> None:
 
 
 def test_unknown_names_and_options_name_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown data set 'rec-movies': did you mean 'rec-movie'"):
+    with pytest.raises(ConfigError, match=r"unknown data set 'rec-movies' \(did you mean 'rec-movie'"):
         load_dataset("rec-movies")
-    with pytest.raises(ConfigError, match="no option 'candidate': did you mean 'candidates'"):
+    with pytest.raises(ConfigError, match=r"no option 'candidate' \(did you mean 'candidates'"):
         load_dataset("passage-5", source=tmp_path, candidate=3)
     with pytest.raises(ConfigError, match="no option 'history'; it has test_fraction, seed"):
         load_dataset("mine.jsonl", history=3)

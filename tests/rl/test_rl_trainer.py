@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,22 +266,66 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(
     assert_same(weights(resumed), weights(whole))
 
 
-def test_ctrl_c_before_the_first_step_is_done(
-    make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def press_ctrl_c_in_step(trainer: Trainer, step: int, *, times: int) -> None:
+    """The signal comes while the gradients of that step (from 1) are computed, after which the step goes on."""
+    backward = trainer.learner.backward
+    pressed = 0
+
+    def interrupted(*arguments: Any) -> None:
+        nonlocal pressed
+        while trainer.step == step - 1 and pressed < times:
+            pressed += 1
+            signal.raise_signal(signal.SIGINT)
+        backward(*arguments)
+
+    trainer.learner.backward = interrupted  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("settings", [ALL_ACTIONS | {"minibatch_states": 1}, PPO], ids=["all_actions", "ppo"])
+def test_ctrl_c_within_a_step_waits_for_its_end(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    trainer = make_trainer(tmp_path, steps=2)
-
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer.learner, "backward", interrupted)
+    usual = signal.getsignal(signal.SIGINT)
+    trainer = make_trainer(tmp_path / "parts", settings, steps=4)
+    press_ctrl_c_in_step(trainer, 2, times=1)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
-    resumed = make_trainer(tmp_path, steps=2)
-    assert [row["step"] for row in resumed.run(resume=True)] == [1, 2]
-    whole = make_trainer(tmp_path / "whole", steps=2)
+    assert signal.getsignal(signal.SIGINT) is usual
+    assert [p.name for p in complete_checkpoints(tmp_path / "parts" / "checkpoints")] == ["step-000002"]
+    assert [row["step"] for row in read_metrics(tmp_path / "parts" / "metrics.jsonl")] == [1, 2]
+    resumed = make_trainer(tmp_path / "parts", settings, steps=4)
+    assert [row["step"] for row in resumed.run(resume=True)] == [1, 2, 3, 4]
+    whole = make_trainer(tmp_path / "whole", settings, steps=4)
     whole.run()
     assert_same(weights(resumed), weights(whole))
+
+
+def test_a_second_ctrl_c_stops_at_once_and_keeps_the_last_checkpoint(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    usual = signal.getsignal(signal.SIGINT)
+    trainer = make_trainer(tmp_path / "parts", steps=4, checkpoint_every=1)
+    press_ctrl_c_in_step(trainer, 3, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert signal.getsignal(signal.SIGINT) is usual
+    assert complete_checkpoints(tmp_path / "parts" / "checkpoints")[-1].name == "step-000002"
+    resumed = make_trainer(tmp_path / "parts", steps=4)
+    assert [row["step"] for row in resumed.run(resume=True)] == [1, 2, 3, 4]
+    whole = make_trainer(tmp_path / "whole", steps=4)
+    whole.run()
+    assert_same(weights(resumed), weights(whole))
+
+
+def test_stopped_before_the_first_step_is_done_it_starts_anew(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    trainer = make_trainer(tmp_path, steps=2)
+    press_ctrl_c_in_step(trainer, 1, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert complete_checkpoints(tmp_path / "checkpoints") == []
+    assert [row["step"] for row in make_trainer(tmp_path, steps=2).run()] == [1, 2]
 
 
 def test_a_kill_after_the_last_checkpoint_takes_its_steps_again(

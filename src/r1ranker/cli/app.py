@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=options.examples(
         "r1ranker doctor",
-        'r1ranker rank --query "who wrote Emma?" --doc "Jane Austen wrote Emma." --doc "Emma is a town."',
+        'r1ranker rank --model runs/demo/model --history "Heat (1995)" --doc "Babe (1995)" --doc "Casino (1995)"',
         "r1ranker demo",
     ),
 )

@@ -103,7 +103,12 @@ def _tell(report: Report, base: str, trained: str) -> None:
     rows = {row.name: row for row in report.rows}
     before, after = rows[base].measures["MRR"], rows[trained].measures["MRR"]
     gain = f"{after / before - 1:+.1%}" if before else "from 0"
-    print(f"MRR {before:.3f} -> {after:.3f} ({gain}), p = {rows[trained].p_value:.4f}, {rows[trained].queries} users")
+    pairs = list(zip(rows[base].per_query["MRR"], rows[trained].per_query["MRR"], strict=True))
+    up, down = sum(new > old for old, new in pairs), sum(new < old for old, new in pairs)
+    print(
+        f"MRR {before:.3f} -> {after:.3f} ({gain}), p = {rows[trained].p_value:.4f}; of {len(pairs)} users "
+        f"{up} are served better, {down} worse, {len(pairs) - up - down} as before"
+    )
 
 
 def _explain(example: RankingExample, before: Reranker, after: Reranker) -> None:

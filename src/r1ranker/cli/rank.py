@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from r1ranker.types import RankingExample
 
 EPILOG = options.examples(
-    'r1ranker rank --query "who wrote Emma?" --doc "Jane Austen wrote Emma." --doc "Emma is a town." --trace',
+    'r1ranker rank -m runs/demo/model --history "Heat (1995)" --doc "Babe (1995)" --doc "Casino (1995)" --trace',
     'r1ranker rank --history "Alien (1979)" --history "Heat (1995)" --doc "Aliens (1986)" --doc "Babe (1995)"',
     "r1ranker rank --input tasks.jsonl --out ranked.jsonl --model runs/demo/model",
     """A line of tasks.jsonl: {"id": "q1", "query": "who wrote Emma?", "candidates": ["Jane Austen", "A town"]}""",

@@ -158,7 +158,7 @@ def _check_options(name: str, given: Mapping[str, Any], known: Sequence[str]) ->
 
 def _nearest(word: str, words: Sequence[str] | Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(word, list(words), n=1)
-    return f": did you mean '{near[0]}'?" if near else ""
+    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _recommendation(name: str, description: str, item_type: str, source: str, licence: str) -> DatasetInfo:

@@ -138,14 +138,15 @@ def preload(cache: GrowingCache, found: Sequence[tuple[int, Prefix | None]]) -> 
 
 
 def take_trunks(cache: GrowingCache) -> list[Tensor]:
-    """Each row's trunk states, (layers, 2, heads, tokens, D), copied out of the cache."""
+    """Each row's trunk states, (layers, 2, heads, tokens, D), copied out of the cache.
+
+    A row's trunk is one run of columns: `preload` aligns what was held to the right, and the rest follows.
+    """
     trunk = cache.branch == TRUNK
     out = []
     for b in range(trunk.shape[0]):
-        columns = trunk[b].nonzero().squeeze(1)
-        out.append(
-            torch.stack(
-                [torch.stack([layer.keys[b][:, columns], layer.values[b][:, columns]]) for layer in cache.growing]
-            )
-        )
+        start, length = int(trunk[b].int().argmax()), int(trunk[b].sum())
+        run = slice(start, start + length)
+        states = [part[b, :, run] for layer in cache.growing for part in (layer.keys, layer.values)]
+        out.append(torch.stack(states).unflatten(0, (len(cache.growing), 2)))
     return out

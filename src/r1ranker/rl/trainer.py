@@ -6,9 +6,13 @@ the optimizer, the schedule, the log and the checkpoints, and knows nothing of r
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 import torch
@@ -44,6 +48,27 @@ FREE_TO_CHANGE = (
     "train.keep_checkpoints",
 )
 """Settings that a resumed run may change: they leave the steps already taken as they are."""
+
+
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Within, the first Ctrl-C is kept until the end; the second is not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, usual)
+
+    usual = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if asked:
+        raise KeyboardInterrupt
 
 
 class Learner(Protocol):
@@ -107,22 +132,29 @@ class Trainer:
         """Train to the recipe's last step; returns the metrics of every step.
 
         Raises CheckpointError if the folder already holds a run and `resume` is not set, or holds none to
-        resume, or one of other settings. On Ctrl-C the steps done are checkpointed first.
+        resume, or one of other settings. Ctrl-C waits for the end of the step and keeps a checkpoint; a second
+        one stops at once, and what is kept is the last checkpoint.
         """
         self._open(resume)
+        first = self.step
         log = MetricsLog(self.folder, first_step=self.step + 1)  # a row's step counts from 1
         self.policy.model.train()
+        within_step = False
         try:
             while self.step < self.config.train.steps:
-                metrics = self.take_step(self.step)
-                self.step += 1
-                log.write({"step": self.step, **metrics})
+                within_step = True
+                with _interrupt_later():
+                    metrics = self.take_step(self.step)
+                    self.step += 1
+                    log.write({"step": self.step, **metrics})
+                    within_step = False
                 if self._on_step is not None:
                     self._on_step(self.step, self.config.train.steps, metrics)
                 if self.step % self.config.train.checkpoint_every == 0 or self.step == self.config.train.steps:
                     self.save()
         except KeyboardInterrupt:
-            self.save()
+            if self.step > first and not within_step:  # weights from the middle of a step would not resume exactly
+                self.save()
             raise
         finally:
             self.policy.model.eval()
