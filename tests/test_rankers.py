@@ -158,7 +158,7 @@ def test_a_direct_ranking_is_completed_in_listed_order(make_example: ExampleFact
     assert trace.eliminated == ()
     assert trace.turns[0].parsed.ids == ("c4", "c2")
     assert trace.turns[0].parsed.status == "repaired"
-    assert (llm.requests[0].choices, llm.requests[0].session) == ((), "e1")
+    assert (llm.requests[0].choices, llm.requests[0].session) == ((), "")
     whole, _ = run(DRanker(), make_example(3), [say("Casablanca (1942)\nToy Story (1995)\nHeat (1995)")])
     assert (whole.ranking, whole.turns[0].parsed.status) == (("c3", "c1", "c2"), "exact")
 

@@ -104,7 +104,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints that were written to the end, oldest first."""
-    return sorted(p for p in folder.glob("step-*") if not p.name.endswith(PARTIAL) and (p / STATE).exists())
+    whole = [p for p in folder.glob("step-*") if p.name[5:].isdecimal() and (p / STATE).exists()]
+    return sorted(whole, key=lambda p: int(p.name[5:]))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

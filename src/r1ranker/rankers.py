@@ -139,7 +139,7 @@ class DRanker(PromptedRanker):
             thinking=self.thinking,
             form=self.form(example),
         )
-        return Request(prompt, session=example.id)
+        return Request(prompt)  # no session: there is no later turn to keep the prefix for
 
     def parse(self, example: RankingExample, request: Request, completion: Completion) -> ParsedAnswer:
         """What the completion says."""

@@ -127,6 +127,8 @@ def train_run(
                 on_step(done, total, metrics)
 
         trainer = Trainer(config, policy, data.train, folder, on_step=stepped)
+        if trainer.truncated:
+            say(f"  {trainer.truncated:,} texts cut to fit the model's context")
         with show or nullcontext():
             metrics = trainer.run(resume=resume)
     seconds = time.perf_counter() - begin

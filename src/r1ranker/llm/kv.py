@@ -148,5 +148,6 @@ def take_trunks(cache: GrowingCache) -> list[Tensor]:
         start, length = int(trunk[b].int().argmax()), int(trunk[b].sum())
         run = slice(start, start + length)
         states = [part[b, :, run] for layer in cache.growing for part in (layer.keys, layer.values)]
-        out.append(torch.stack(states).unflatten(0, (len(cache.growing), 2)))
+        stacked = torch.stack(states)
+        out.append(stacked.view(len(cache.growing), 2, *stacked.shape[1:]))
     return out

@@ -46,6 +46,11 @@ def halve_frozen(model: nn.Module) -> None:
             module.to(torch.bfloat16)
 
 
+def _tied(model: nn.Module) -> bool:
+    lm = causal_lm(model)
+    return lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
+
+
 class Critic(nn.Module):
     """State values, one a token (the value before it is sampled).
 
@@ -56,6 +61,8 @@ class Critic(nn.Module):
     def __init__(self, policy: Policy, kind: Literal["separate", "head"]) -> None:
         super().__init__()
         self.backbone: nn.Module | None = copy.deepcopy(policy.model) if kind == "separate" else None
+        if self.backbone is not None and not _tied(self.backbone):
+            causal_lm(self.backbone).get_output_embeddings().requires_grad_(False)  # a critic writes no tokens
         size = int(causal_lm(policy.model).config.hidden_size)
         self.head = nn.Linear(size, 1, device=policy.device)
         nn.init.zeros_(self.head.weight)

@@ -31,6 +31,7 @@ from r1ranker.checkpoint import (
 )
 from r1ranker.config import RunConfig, dump_config
 from r1ranker.errors import CheckpointError, ConfigError
+from r1ranker.fit import fit
 from r1ranker.rankers import IRanker
 from r1ranker.rl.all_actions import AllActions
 from r1ranker.rl.metrics import Averages, MetricsLog
@@ -62,7 +63,7 @@ def _interrupt_later() -> Iterator[None]:
         asked.append(number)
         signal.signal(signal.SIGINT, usual)
 
-    usual = signal.signal(signal.SIGINT, ask)
+    usual = signal.signal(signal.SIGINT, ask) or signal.SIG_DFL  # None: a handler that Python did not set
     try:
         yield
     finally:
@@ -85,6 +86,7 @@ class Trainer:
     """Trains a policy by a recipe, in a folder that holds its config, metrics, curve and checkpoints.
 
     on_step: called after every step with (steps done, steps in all, metrics).
+    Texts that are too long for the model are cut as `fit.py` says; `truncated` counts them.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Trainer:
     ) -> None:
         self.config, self.policy, self.folder = config, policy, folder
         self.ranker = config.ranker.build(policy.llm.parameters)
+        examples, self.truncated = self._fit(examples)
         self.stream = StateStream(
             examples,
             per_step=config.train.states_per_step,
@@ -113,6 +116,20 @@ class Trainer:
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._on_step = on_step
         self.step = 0
+
+    def _fit(self, examples: Sequence[RankingExample]) -> tuple[Sequence[RankingExample], int]:
+        """The examples with texts that fit the model, and how many texts were cut, by the rule that rankings use."""
+        llm = self.policy.llm
+        if llm.context_tokens is None:
+            return examples, 0
+        budget = self.ranker.text_budget(llm.context_tokens, self.config.ranker.max_tokens)
+        if budget <= 0:
+            raise ConfigError(
+                f"{llm.name} reads {llm.context_tokens} tokens: ranker.max_tokens = {self.config.ranker.max_tokens} "
+                "leaves no room for a prompt"
+            )
+        fitted = [fit(example, budget, llm.count_tokens) for example in examples]
+        return [example for example, _ in fitted], sum(cut for _, cut in fitted)
 
     def _learner(self) -> tuple[Learner, nn.Module | None]:
         if self.config.train.algorithm == "all_actions":
