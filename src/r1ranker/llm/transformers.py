@@ -257,7 +257,10 @@ class TransformersLLM:
         logits = causal_lm(self.model).get_output_embeddings()(hidden).float().cpu()
         logprobs = (logits / sampling.temperature if sampling.temperature > 0 else logits).log_softmax(1)
         if sampling.temperature > 0:
-            tokens = torch.multinomial(logprobs.exp(), 1, generator=generator)
+            # By the inverse of the cumulative distribution: one random number a row, where multinomial draws V.
+            cumulative = logprobs.exp().cumsum(1, dtype=torch.float64)
+            at = torch.rand(len(logprobs), 1, generator=generator, dtype=torch.float64) * cumulative[:, -1:]
+            tokens = torch.searchsorted(cumulative, at, right=True).clamp(max=logprobs.shape[1] - 1)
         else:
             tokens = logprobs.argmax(1, keepdim=True)
         return tokens.squeeze(1).tolist(), logprobs.gather(1, tokens).squeeze(1).tolist()
