@@ -60,9 +60,8 @@ class MetricsLog:
         from r1ranker.errors import MissingExtraError
         from r1ranker.plotting import plot_curve
 
-        names = [
-            n for n in ("reward", "reward_uniform", "answer_reward", "format_reward") if n in (self.rows or [{}])[-1]
-        ]
+        parts = ("reward", "reward_uniform", "answer_reward", "coverage_reward", "format_reward")
+        names = [name for name in parts if any(row.get(name) for row in self.rows)]
         if not names:
             return False
         series: dict[str, list[float]] = {name: [row[name] for row in self.rows] for name in names}
