@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,14 @@ LORA = ALL_ACTIONS | {"model": {"lora_rank": 2, "frozen_layers": 1}}
 def _reward_that_varies(monkeypatch: pytest.MonkeyPatch, letters_reward: Any) -> None:
     """A random model never earns the real one: all its completions are alike and nothing would be learned."""
     monkeypatch.setattr(Sampled, "_reward", letters_reward)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """A shell that runs the tests in the background has it ignored."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
 
 
 @pytest.fixture
@@ -420,3 +428,11 @@ def test_an_empty_log_draws_nothing(tmp_path: Path) -> None:
     assert not log.plot(tmp_path / "reward.png", "a title")
     log.close()
     assert not (tmp_path / "reward.png").exists()
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, steps=2)
+    press_ctrl_c_in_step(trainer, 1, times=2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert [row["step"] for row in trainer.run()] == [1, 2]
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -53,8 +53,9 @@ FREE_TO_CHANGE = (
 
 @contextmanager
 def _interrupt_later() -> Iterator[None]:
-    """Within, the first Ctrl-C is kept until the end; the second is not."""
-    if threading.current_thread() is not threading.main_thread():
+    """Within, the first Ctrl-C is kept until the end; the second is not. Where it is ignored (nohup), it stays so."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
     asked: list[int] = []
