@@ -94,6 +94,8 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_so(recipe: Path, tmp_path: Path) -> 
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A shell that runs the tests in the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     metrics = tmp_path / "runs/tiny/metrics.jsonl"
     for _ in range(1200):
@@ -101,7 +103,10 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_so(recipe: Path, tmp_path: Path) -> 
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=120)
+    try:
+        _, complaint = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, complaint
     assert "Traceback" not in complaint
     assert complaint.splitlines()[-1].startswith("stopped. The checkpoint is kept in runs/tiny/checkpoints/step-")
