@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from r1ranker.datasets import Dataset, split_groups
-from r1ranker.datasets.base import normalise
+from r1ranker.datasets.base import json_lines, normalise
 from r1ranker.errors import InputError
 from r1ranker.types import Candidate, RankingExample
 
@@ -49,7 +50,8 @@ def test_a_data_set_refuses_double_ids_and_groups_on_both_sides() -> None:
 
 def test_the_fingerprint_tells_data_sets_apart() -> None:
     base = Dataset("d", (A,), (B,))
-    assert base.fingerprint() == Dataset("other name", (A,), (B,), {"1": 3}, ("note",)).fingerprint()
+    assert base.sequences == ()
+    assert base.fingerprint() == Dataset("other name", (A,), (B,), {"1": 3}, ("note",), (("x",),)).fingerprint()
     variants = [
         Dataset("d", (B,), (A,)),
         Dataset("d", (A, B), ()),
@@ -58,6 +60,18 @@ def test_the_fingerprint_tells_data_sets_apart() -> None:
         Dataset("d", (A.restrict(["2", "1"]),), (B,)),
     ]
     assert len({base.fingerprint(), *(v.fingerprint() for v in variants)}) == 6
+
+
+def test_json_lines_are_read_with_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n\n[2]\n')
+    assert list(json_lines(path)) == [(1, {"a": 1}), (3, [2])]
+    path.write_text("\n1\n{")
+    with pytest.raises(InputError, match=r"a\.jsonl:3: not valid JSON .*: repair or remove the line"):
+        list(json_lines(path))
+    path.write_text("\n\n")
+    with pytest.raises(InputError, match=r"a\.jsonl is empty: check that the download is complete"):
+        list(json_lines(path))
 
 
 def test_normalise_ignores_case_and_spacing() -> None:

@@ -100,9 +100,13 @@ def test_gzipped_files_and_files_without_times_are_read(tmp_path: Path) -> None:
         (INTER + "w\t1\t5\tsoon\n", ITEMS, r"a\.inter:9: the timestamp is 'soon'"),
         (INTER + "w\t1\t5\tnan\n", ITEMS, r"a\.inter:9: the timestamp is 'nan'"),
         (INTER, ITEMS + "10\tX\n", r"a\.item:11: 2 cells where the header has 3"),
-        ("", ITEMS, r"a\.inter:1: no column user_id, item_id in the header"),
+        ("", ITEMS, r"a\.inter is empty"),
+        ("\nu\t1\n", ITEMS, r"a\.inter:1: no column user_id, item_id in the header \(\)"),
+        (INTER.splitlines()[0], ITEMS, r"a\.inter has a header but no rows"),
         (INTER, "item_id:token\tbrand:token\n", r"a\.item:1: no column title or movie_title"),
-        (INTER, ITEMS.splitlines()[0], "no interaction with an item that"),
+        (INTER, ITEMS.splitlines()[0], r"a\.item has a header but no rows"),
+        (INTER, "item_id:token\ttitle:token_seq\n1\tnan\n2\t\n", r"a\.item has titles for none of its 2 items"),
+        (INTER, "item_id:token\ttitle:token_seq\n77\tX\n", "no interaction with an item that"),
     ],
 )
 def test_malformed_files_are_told_with_file_and_line(tmp_path: Path, inter: str, item: str, message: str) -> None:
@@ -165,6 +169,15 @@ def test_popularity_counts_train_users_only(tmp_path: Path) -> None:
     assert data.popularity == {i: (i in first) + (i in second) for i in {*first, *second}}
 
 
+def test_sequences_are_the_titles_of_train_users_whole_and_in_order(tmp_path: Path) -> None:
+    paths = made(tmp_path)
+    by_user = read_recbole(*paths).sequences
+    data = build(paths, test_users=9, examples_per_user=3, target="random")
+    users = dict.fromkeys(e.group for e in data.train)
+    assert data.sequences == tuple(tuple(f"Title {i}" for i in by_user[user]) for user in users)
+    assert [len(s) for s in data.sequences] == [8, 8]
+
+
 def test_the_seed_decides_and_users_do_not_depend_on_each_other(tmp_path: Path) -> None:
     paths = made(tmp_path)
     assert build(paths).fingerprint() == build(paths).fingerprint()
@@ -179,8 +192,11 @@ def test_the_seed_decides_and_users_do_not_depend_on_each_other(tmp_path: Path) 
         ({"candidates": 1}, "candidates 1"),
         ({"examples_per_user": 0}, "examples_per_user 0"),
         ({"target": "last"}, "target is 'last'"),
-        ({"history": 8}, "no user has 9 titled items"),
-        ({"candidates": 34}, "33 left as negatives"),
+        ({"history": 8}, r"no user has 9 titled items .* the longest sequence has 8: set history to at most 7"),
+        (
+            {"candidates": 34},
+            "33 negatives .* of its 40 titles at most 32 are new to a user: set candidates to at most 33",
+        ),
         ({"test_users": 12}, "12 test groups are asked for, but there are 11"),
     ],
 )

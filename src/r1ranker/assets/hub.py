@@ -1,9 +1,9 @@
-"""Models from the Hugging Face hub, with a quick answer where it cannot be reached."""
+"""Models and data sets from the Hugging Face hub, with a quick answer where it cannot be reached."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
@@ -29,6 +29,38 @@ def fetch_snapshot(hub_id: str, say: Say) -> Path:
         if (folder := _snapshot(hub_id, local=False)) and _usable(folder):
             return folder
     raise AssetError(f"{hub_id} has no safetensors with a configuration: choose a model that has them")
+
+
+def fetch_data_snapshot(hub_id: str, patterns: Sequence[str], say: Say) -> Path:
+    """The folder with a data set's files (those that match a pattern) as the hub has them now.
+
+    Where the hub cannot be reached, what its own cache holds of them. Raises AssetError, with the reason and
+    the remedy, where it holds nothing.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with _hub_errors(hub_id):
+        local = False
+        try:
+            _reach_hub()
+            say(f"fetching the data set {hub_id} from the hub")
+        except OSError as error:
+            local, reason = True, error
+        try:
+            return Path(
+                snapshot_download(
+                    hub_id,
+                    repo_type="dataset",
+                    allow_patterns=list(patterns),
+                    etag_timeout=_HUB_SECONDS,
+                    local_files_only=local,
+                )
+            )
+        except LocalEntryNotFoundError:
+            if local:
+                raise reason from None
+            raise
 
 
 def _snapshot(hub_id: str, *, local: bool) -> Path | None:

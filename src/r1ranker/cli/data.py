@@ -1,4 +1,4 @@
-"""`r1ranker data`: what data sets there are, what is in one, and one as a file of examples."""
+"""`r1ranker data`: what data sets there are, what is in one, whether it can be trusted, and one as a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from r1ranker.datasets import Dataset
     from r1ranker.types import RankingExample
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, look into and build data sets.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, look into, check and build data sets.")
 
 Name = Annotated[str, typer.Argument(help="A data set's name ('r1ranker data list'), or a .jsonl file.")]
 _DEFAULT_SIZE = 135_000_000
@@ -42,17 +42,13 @@ def list_() -> None:
     for header in ("name", "scenario", "--source", "description", "where from", "licence"):
         table.add_column(header, no_wrap=header == "name", overflow="fold")
     for info in DATASETS.values():
-        fetched = info.name == "rec-movie"
-        table.add_row(
-            info.name,
-            info.scenario,
-            "fetched" if fetched else "needed",
-            info.description,
-            info.source,
-            info.licence,
-        )
+        need = "needed" if info.fetch is None else "optional"
+        table.add_row(info.name, info.scenario, need, info.description, info.source, info.licence)
     out().print(table)
     print("Your own lists: give the path of a .jsonl file wherever a data set's name is asked for.")
+    print(
+        "ir_datasets (pip install 'r1ranker[trec]'): give ir_datasets: and an id, such as ir_datasets:beir/scifact/test"
+    )
 
 
 @app.command(
@@ -110,6 +106,95 @@ def build(
     print(f"{len(sides[split.value]):,} examples in {to}")
     if name in DATASETS:
         print(f"licence: {DATASETS[name].licence}")
+
+
+@app.command(epilog=options.examples("r1ranker data validate mine.jsonl", "r1ranker data validate mine.jsonl.gz"))
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Your own lists, as .jsonl or .jsonl.gz.")],
+) -> None:
+    """Name every line of a file of lists that cannot be used, and why.
+
+    Exit code 2: some lines cannot be used; 1: none can.
+    """
+    from r1ranker.datasets import read_examples
+
+    examples, bad = read_examples(file)
+    for line in bad:
+        print(line)
+    bare = [e.id for e in examples if not any(e.relevance.values())]
+    if bare:
+        print(
+            f"{len(bare):,} lists have no relevant candidate, so they can be ranked but not judged: first '{bare[0]}'"
+        )
+    print(f"{len(examples):,} of {len(examples) + len(bad):,} lists in {file} are good")
+    if not examples:
+        raise typer.Exit(1)
+    if bad:
+        raise typer.Exit(2)
+
+
+@app.command(
+    epilog=options.examples(
+        "r1ranker data check rec-movie",
+        "r1ranker data check rec-movie passage-5 --source passage-5=data/msmarco",
+        "r1ranker data check router-cost router-balance --source data/router",
+        "r1ranker data check ranking-bench --source data/Ranking-bench --option split=official",
+    )
+)
+def check(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Data sets, or .jsonl files.")],
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="[NAME=]DIR", help="The raw files, of one data set or of all; repeatable."),
+    ] = None,
+    option: options.DataOptions = None,
+) -> None:
+    """Look for leaks: shared or near-duplicate queries, shared users and states, positives in histories.
+
+    Notes are worth knowing and no leaks. Exit code 1: a leak is found.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from r1ranker.datasets.leaks import check as find_leaks
+
+    sources = _sources(names, source or [])
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for header in ("data set", "train", "test", "finding", "", "examples", "such as"):
+        table.add_column(
+            header, justify="right" if header in ("train", "test", "examples") else "left", overflow="fold"
+        )
+    leaks = 0
+    for name in names:
+        data = options.load_data(name, sources[name], options.key_values(option or []))
+        start = (name, f"{len(data.train):,}", f"{len(data.test):,}")
+        findings = find_leaks(data)
+        leaks += sum(finding.severity == "leak" for finding in findings)
+        for f in findings:
+            table.add_row(*start, f.name, f.severity, f"{f.count:,}", Text("\n".join(map(_cut, f.examples))))
+        if not findings:
+            table.add_row(*start, "clean")
+    out().print(table)
+    if leaks:
+        print(f"{leaks} {'kind' if leaks == 1 else 'kinds'} of leak found: figures on these data would be too good")
+        raise typer.Exit(1)
+    print(f"no leak in {', '.join(names)}")
+
+
+def _sources(names: list[str], given: list[str]) -> dict[str, Path | None]:
+    """A source for each name: its own NAME=DIR, else the DIR that was given for all."""
+    own: dict[str, Path] = {}
+    for_all: Path | None = None
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if equals and name in names:
+            own[name] = Path(folder)
+        elif for_all is None:
+            for_all = Path(text)
+        else:
+            raise InputError(f"--source {text}: there is another one for all; write it as NAME=DIR, with a name given")
+    return {name: own.get(name, for_all) for name in names}
 
 
 def _describe(data: Dataset) -> None:

@@ -1,6 +1,7 @@
 """Raw files -> ranking examples. Every builder splits by user or query first and expands after."""
 
 from r1ranker.datasets.base import Dataset, split_groups
+from r1ranker.datasets.catalogue import DATASETS, DatasetInfo
 from r1ranker.datasets.jsonl import (
     BadLine,
     example_from_dict,
@@ -9,9 +10,12 @@ from r1ranker.datasets.jsonl import (
     write_examples,
 )
 from r1ranker.datasets.passage import build_passage
+from r1ranker.datasets.ranking_bench import build_ranking_bench
 from r1ranker.datasets.recommendation import build_recommendation, read_recbole
-from r1ranker.datasets.registry import DATASETS, DatasetInfo, load_dataset
+from r1ranker.datasets.registry import load_dataset
 from r1ranker.datasets.routing import build_routing
+from r1ranker.datasets.trec import build_trec
+from r1ranker.datasets.trec_files import read_qrels, read_run, write_qrels, write_run
 
 __all__ = [
     "DATASETS",
@@ -19,13 +23,19 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "build_passage",
+    "build_ranking_bench",
     "build_recommendation",
     "build_routing",
+    "build_trec",
     "example_from_dict",
     "example_to_dict",
     "load_dataset",
     "read_examples",
+    "read_qrels",
     "read_recbole",
+    "read_run",
     "split_groups",
     "write_examples",
+    "write_qrels",
+    "write_run",
 ]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from r1ranker.datasets.jsonl import example_to_dict
+from r1ranker.datasets.jsonl import decode, example_to_dict
 from r1ranker.errors import InputError
+from r1ranker.files import open_text
 from r1ranker.types import RankingExample
 
 
@@ -20,6 +23,8 @@ class Dataset:
     popularity: candidate id -> how often it was interacted with (recommendation) or is among the best
         (routing: the label prior), counted on the train side only; empty for passages.
     notes: what was dropped, merged or left as it is although it looks odd, each with its count.
+    sequences: for each train user the titles of all items they interacted with, oldest first
+        (recommendation; empty elsewhere). They are for baselines to learn from, and no part of the fingerprint.
 
     Raises InputError where an example id stands twice, or a group stands on both sides of the split.
     """
@@ -29,6 +34,7 @@ class Dataset:
     test: tuple[RankingExample, ...]
     popularity: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sequences: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -74,6 +80,26 @@ def split_groups(
         raise InputError(f"{test_size} test groups are asked for, but there are {len(keys)}: ask for fewer")
     rng.shuffle(keys)
     return keys[test_size:], keys[:test_size]
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(number of the line from 1, value) of a file of JSON lines (plain or .gz); blank lines are skipped.
+
+    Raises InputError with file and line for a line that is not JSON, or where there is none at all.
+    """
+    empty = True
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            empty = False
+            try:
+                value = decode(line)
+            except InputError as error:
+                raise InputError(f"{path}:{number}: {error}: repair or remove the line") from error
+            yield number, value
+    if empty:
+        raise InputError(f"{path} is empty: check that the download is complete")
 
 
 def normalise(text: str) -> str:

@@ -50,7 +50,7 @@ def read_examples(path: Path) -> tuple[list[RankingExample], list[BadLine]]:
             if not line.strip():
                 continue
             try:
-                example = example_from_dict(_decode(line), default_id=str(number))
+                example = example_from_dict(decode(line), default_id=str(number))
                 if example.id in seen:
                     raise InputError(f"the id '{example.id}' is also that of line {seen[example.id]}; ids must differ")
             except InputError as error:
@@ -110,7 +110,8 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
     )
 
 
-def _decode(line: str) -> Any:
+def decode(line: str) -> Any:
+    """The JSON value of a line. Raises InputError for anything that is none, or that no UTF-8 file can hold."""
     try:
         value = json.loads(line)
         json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair would crash a tokenizer later

@@ -1,4 +1,4 @@
-"""MS MARCO v1.1 question answering as JSON lines -> passage examples: which passage answers the query?
+"""MS MARCO v1.1 question answering -> passage examples: which passage answers the query?
 
 Source: R1-Ranker (arXiv 2506.21638): exactly one selected passage, 5 / 7 / 9 candidates, at most 2,600
 characters in all.
@@ -6,47 +6,62 @@ characters in all.
 
 from __future__ import annotations
 
-import json
+import logging
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from r1ranker.datasets.base import Dataset, normalise, note, split_groups
-from r1ranker.errors import InputError
-from r1ranker.files import open_text
+from r1ranker.datasets.base import Dataset, json_lines, normalise, note, split_groups
+from r1ranker.datasets.duplicates import near_duplicate_groups, note_near_duplicates
+from r1ranker.datasets.parquet import read_parquet
+from r1ranker.errors import InputError, MissingExtraError
 from r1ranker.types import Candidate, RankingExample
+
+Negatives = Literal["given", "random", "hard"]
 
 
 @dataclass(frozen=True)
 class JudgedQuery:
-    """A query and its passages in the source's order; `selected` are the places (from 0) of the answers."""
+    """A query and its passages in the source's order.
+
+    selected: the places (from 0) of the answers. repeated: places that say what another one says.
+    """
 
     key: str
     query: str
     passages: tuple[str, ...]
     selected: tuple[int, ...]
+    repeated: frozenset[int] = frozenset()
+
+    @property
+    def places(self) -> list[int]:
+        """The places that can be candidates."""
+        return [place for place in range(len(self.passages)) if place not in self.repeated]
 
 
 def read_ms_marco(path: Path) -> list[JudgedQuery]:
-    """Read MS MARCO's JSON lines (plain or .gz).
+    """Read MS MARCO's JSON lines (plain or .gz), or the same fields in parquet (.parquet).
 
     `passages` is an object of lists (`passage_text`, `is_selected`) or a list of objects with these keys;
-    other fields are ignored. Raises InputError with file and line for a malformed one.
+    other fields are ignored. Raises InputError with file and line (parquet: row) for a malformed one.
     """
     stem = path.name.split(".")[0]
+    rows: Iterator[tuple[int, Any]]
+    if path.suffix == ".parquet":
+        rows = read_parquet(path, ("query", "passages"), optional=("query_id",))
+    else:
+        rows = json_lines(path)
     queries = []
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                queries.append(_query(json.loads(line), f"{stem}:{number}"))
-            except (ValueError, RecursionError, InputError) as error:
-                raise InputError(f"{path}:{number}: {error}: repair or remove the line") from error
+    for number, row in rows:
+        try:
+            queries.append(_query(row, f"{stem}:{number}"))
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}: repair or remove it") from error
     if not queries:
-        raise InputError(f"{path} is empty: check that the download is complete")
+        raise InputError(f"{path} holds no rows: check that the download is complete")
     return queries
 
 
@@ -55,79 +70,142 @@ def build_passage(
     *,
     name: str,
     candidates: int = 5,
-    negatives: Literal["given", "random"] = "given",
+    exact: bool = False,
+    negatives: Negatives = "given",
     max_characters: int | None = 2600,
+    near_duplicates: float | None = 0.8,
     test_fraction: float = 0.2,
     test_path: Path | None = None,
     seed: int = 0,
 ) -> Dataset:
     """One example a query with exactly one selected passage: it and `candidates - 1` others, shuffled.
 
-    negatives: "given" takes the list's first passages in their order, "random" draws them uniformly. Either
-        way the selected passage is among the candidates. A candidate's id tells its place in the source's list
-        ("p1", "p2", ...); it is for looking things up, and not for the model to read: an answer far down
-        the list stands out by it.
+    candidates: how many passages an example has; shorter lists are dropped.
+    exact: drop longer lists too, as the paper does.
+    negatives: "given" takes the list's first passages in their order, "random" draws them uniformly, "hard"
+        takes those with the highest BM25 score for the query, ties in the list's order (the list being the
+        collection; needs bm25s). In each case the selected passage is among the candidates. A candidate's id
+        tells its place in the source's list ("p1", "p2", ...); it is for looking things up, and not for the
+        model to read: an answer far down the list stands out by it.
     max_characters: drop lists whose candidates are longer in all; None keeps them.
-    test_path: the file to test on; without one, `test_fraction` of the queries of `paths` are held out.
-    Queries with the same text (case and spacing aside) stay on one side. Lists that do not qualify are
-    dropped and counted. Raises InputError for files or numbers that cannot be used.
+    near_duplicates: queries that share this part of their words (Jaccard similarity, see duplicates) stay on
+        one side; None: only those with the same text (case and spacing aside), which always do.
+    test_fraction: the part of the groups of queries that is held out where there is no `test_path`.
+    test_path: the file to test on; train lists whose query is (nearly) a test query are dropped.
+    seed: decides the split, random negatives, and the order in which each example lists the passages.
+    A passage that repeats another one of its list (case and spacing aside) is no candidate, for it would be
+    right and wrong at once, or count twice. Lists that do not qualify are dropped and counted. Raises
+    InputError for files or numbers that cannot be used, MissingExtraError for "hard" without bm25s or a
+    parquet file without pyarrow.
     """
     if candidates < 2:
         raise InputError(f"candidates is {candidates}; it must be at least 2")
-    if negatives not in ("given", "random"):
-        raise InputError(f"negatives is '{negatives}'; it must be given or random")
-    lists = [query for path in paths for query in read_ms_marco(path)]
-    held_out = read_ms_marco(test_path) if test_path else []
+    if negatives not in get_args(Negatives):
+        raise InputError(f"negatives is '{negatives}'; it must be one of {', '.join(get_args(Negatives))}")
     notes: list[str] = []
 
-    def keep(queries: list[JudgedQuery], side: str) -> dict[str, list[RankingExample]]:
-        """Normalised query -> its examples."""
-        single = [query for query in queries if len(query.selected) == 1]
-        note(notes, len(queries) - len(single), f"{side}lists dropped: not exactly one passage is selected")
-        enough = [query for query in single if len(query.passages) >= candidates]
-        note(notes, len(single) - len(enough), f"{side}lists dropped: fewer than {candidates} passages")
-        examples = [_example(query, name, candidates, negatives, seed) for query in enough]
-        short = [e for e in examples if max_characters is None or _characters(e) <= max_characters]
-        note(notes, len(examples) - len(short), f"{side}lists dropped: more than {max_characters} characters in all")
+    def examples(files: Sequence[Path], side: str) -> list[RankingExample]:
+        lists = [_distinct(query) for path in files for query in read_ms_marco(path)]
+        note(
+            notes, sum(len(q.repeated) for q in lists), f"{side}passages left out that repeat another one of their list"
+        )
+        kept = _qualifying(lists, candidates, exact, ", ".join(map(str, files)), side, notes)
+        built = [_example(query, name, candidates, negatives, seed) for query in kept]
+        short = [e for e in built if max_characters is None or _characters(e) <= max_characters]
+        note(notes, len(built) - len(short), f"{side}lists dropped: more than {max_characters} characters in all")
+        if not short:
+            raise InputError(
+                f"{', '.join(map(str, files))}: no list of {candidates} passages has at most {max_characters} "
+                f"characters, the shortest has {min(map(_characters, built))}: raise max_characters"
+            )
         blank = sum(any(not c.text.strip() for c in e.candidates) for e in short)
         note(notes, blank, f"{side}lists kept although a passage is blank")
-        groups: dict[str, list[RankingExample]] = {}
-        for example in short:
-            groups.setdefault(example.group, []).append(example)
-        return groups
+        return short
 
-    groups = keep(lists, "train " if test_path else "")
+    train = examples(paths, "train " if test_path else "")
+    test = examples([test_path], "test ") if test_path else []
+    both = [*train, *test]
+    keys = near_duplicate_groups([e.query for e in both], near_duplicates)
+    both = [replace(example, group=key) for example, key in zip(both, keys, strict=True)]
+    train, test = both[: len(train)], both[len(train) :]
     if test_path:
-        test_groups = keep(held_out, "test ")
-        leaked = [group for group in groups if group in test_groups]
-        note(
-            notes,
-            sum(len(groups.pop(group)) for group in leaked),
-            "train lists dropped: the query is a test query",
-        )
-        train_keys, _ = split_groups(groups, test_size=0, rng=random.Random(f"{seed}:split"))
-        _, test_keys = split_groups(test_groups, test_fraction=1.0, rng=random.Random(f"{seed}:split"))
+        train = _untested(train, test, notes)
+    note_near_duplicates(notes, [e.query for e in (*train, *test)], [e.group for e in (*train, *test)])
+    groups: dict[str, list[RankingExample]] = {}
+    for example in (*train, *test):
+        groups.setdefault(example.group, []).append(example)
+    if test_path:
+        rng = random.Random(f"{seed}:split")
+        train_keys, _ = split_groups([e.group for e in train], test_size=0, rng=rng)
+        _, test_keys = split_groups([e.group for e in test], test_fraction=1.0, rng=rng)
     else:
-        test_groups = groups
         train_keys, test_keys = split_groups(groups, test_fraction=test_fraction, rng=random.Random(f"{seed}:split"))
-    if not train_keys and not test_keys:
-        raise InputError(
-            f"{', '.join(map(str, paths))}: no list qualifies ({'; '.join(notes)}): "
-            "lower candidates or raise max_characters"
-        )
     return Dataset(
         name=name,
         train=tuple(example for key in train_keys for example in groups[key]),
-        test=tuple(example for key in test_keys for example in test_groups[key]),
+        test=tuple(example for key in test_keys for example in groups[key]),
         notes=tuple(notes),
     )
 
 
-def _example(query: JudgedQuery, name: str, candidates: int, negatives: str, seed: int) -> RankingExample:
+def _qualifying(
+    lists: Sequence[JudgedQuery], candidates: int, exact: bool, where: str, side: str, notes: list[str]
+) -> list[JudgedQuery]:
+    """The lists with exactly one selected passage and at least (or exactly) `candidates` in all."""
+    single = [query for query in lists if len(query.selected) == 1]
+    if not single:
+        raise InputError(f"{where}: no list has exactly one selected passage: give a file that marks one")
+    note(notes, len(lists) - len(single), f"{side}lists dropped: not exactly one passage is selected")
+    enough = [query for query in single if len(query.places) >= candidates]
+    if not enough:
+        longest = max(len(query.places) for query in single)
+        raise InputError(f"{where}: no list has {candidates} passages, the longest has {longest}: lower candidates")
+    note(notes, len(single) - len(enough), f"{side}lists dropped: fewer than {candidates} passages")
+    if not exact:
+        return enough
+    fitting = [query for query in enough if len(query.places) == candidates]
+    if not fitting:
+        raise InputError(f"{where}: no list has exactly {candidates} passages: change candidates or drop exact")
+    note(notes, len(enough) - len(fitting), f"{side}lists dropped: more than {candidates} passages")
+    return fitting
+
+
+def _distinct(query: JudgedQuery) -> JudgedQuery:
+    """The query with the places noted that repeat an answer or, but for case and spacing, an earlier passage."""
+    texts = [normalise(passage) for passage in query.passages]
+    seen: set[str] = set()
+    repeated = set()
+    for place in sorted(range(len(texts)), key=lambda place: place not in query.selected):  # answers come first
+        if texts[place] in seen and place not in query.selected:
+            repeated.add(place)
+        seen.add(texts[place])
+    return replace(query, repeated=frozenset(repeated))
+
+
+def _untested(
+    train: Sequence[RankingExample], test: Sequence[RankingExample], notes: list[str]
+) -> list[RankingExample]:
+    """The train examples whose query is neither a test query nor a near-duplicate of one."""
+    queries = {normalise(example.query) for example in test}
+    new = [example for example in train if normalise(example.query) not in queries]
+    note(notes, len(train) - len(new), "train lists dropped: the query is a test query")
+    groups = {example.group for example in test}
+    kept = [example for example in new if example.group not in groups]
+    note(notes, len(new) - len(kept), "train lists dropped: the query is a near-duplicate of a test query")
+    return kept
+
+
+def _example(query: JudgedQuery, name: str, candidates: int, negatives: Negatives, seed: int) -> RankingExample:
     rng = random.Random(f"{seed}:query:{query.key}")
     answer = query.selected[0]
-    others = [place for place in range(len(query.passages)) if place != answer]
-    taken = rng.sample(others, candidates - 1) if negatives == "random" else others[: candidates - 1]
+    others = [place for place in query.places if place != answer]
+    if negatives == "random":
+        taken = rng.sample(others, candidates - 1)
+    else:
+        if negatives == "hard":
+            scores = _bm25(query)
+            others.sort(key=lambda place: -scores[place])
+        taken = others[: candidates - 1]
     places = sorted([answer, *taken])
     rng.shuffle(places)
     return RankingExample(
@@ -136,9 +214,24 @@ def _example(query: JudgedQuery, name: str, candidates: int, negatives: str, see
         candidates=tuple(Candidate(f"p{place + 1}", query.passages[place]) for place in places),
         query=query.query,
         relevance={f"p{answer + 1}": 1.0},
-        group=normalise(query.query),
         item_type="passage",
     )
+
+
+def _bm25(query: JudgedQuery) -> list[float]:
+    """How well each passage fits the query; its own list is the collection (Robertson and Zaragoza 2009)."""
+    try:
+        import bm25s
+    except ImportError as error:
+        raise MissingExtraError("Choosing hard negatives", "bm25s", "eval") from error
+    words = re.findall(r"\w+", query.query.lower())
+    texts = [re.findall(r"\w+", passage.lower()) for passage in query.passages]
+    if not words or not any(texts):
+        return [0.0] * len(texts)
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index it builds
+    index = bm25s.BM25(method="lucene")
+    index.index(texts, show_progress=False)
+    return [float(score) for score in index.get_scores(words)]
 
 
 def _characters(example: RankingExample) -> int:

@@ -66,8 +66,13 @@ def read_recbole(inter: Path, item: Path) -> Interactions:
         except ValueError:
             when = math.nan
         if not math.isfinite(when):
-            raise InputError(f"{inter}:{line}: the timestamp is '{row['timestamp']}'; it must be a number")
+            raise InputError(
+                f"{inter}:{line}: the timestamp is {row['timestamp']!r}; it must be a finite number: "
+                "fill it in or drop the row"
+            )
         timed.setdefault(row["user_id"], []).append((when, key))
+    if not timed and not untitled:
+        raise InputError(f"{inter} has a header but no rows: check that the download is complete")
     if not timed:
         raise InputError(f"{inter} has no interaction with an item that {item} gives a title: check both files")
     note(notes, untitled, "interactions with items without a title dropped")
@@ -96,11 +101,17 @@ def build_recommendation(
 ) -> Dataset:
     """One positive and `candidates - 1` random negatives, shuffled, for each user with `history + 1` items.
 
+    inter_path, item_path: RecBole's atomic files (see read_recbole); columns may stand in any order.
+    item_type: what one item is called in a prompt ("movie").
+    history: how many items of a user are the context.
+    candidates: how many items are listed, the positive among them.
     target: "next" (the paper) takes a user's first `history` items and the one after them; "random" takes a
         random later place instead, and the `history` items before it.
+    test_fraction: the part of the users that is held out.
     test_users: the number of test users; overrides `test_fraction`.
     examples_per_user: on the train side only, each with its own target ("random": different places as long
         as there are any) and its own negatives; a test user has one.
+    seed: decides the split, the negatives and their order, and random targets.
     Negatives are uniform over all titled items that the user never touches. Raises InputError for files or
     numbers that cannot be used.
     """
@@ -116,12 +127,19 @@ def build_recommendation(
     notes = list(data.notes)
     long = [user for user, items in data.sequences.items() if len(items) > history]
     note(notes, len(data.sequences) - len(long), f"users with fewer than {history + 1} items dropped")
+    if not long:
+        longest = max(map(len, data.sequences.values()))
+        raise InputError(
+            f"{inter_path}: no user has {history + 1} titled items (history {history} and the next), the longest "
+            f"sequence has {longest}: " + (f"set history to at most {longest - 1}" if longest > 1 else "give more data")
+        )
     rich = [user for user in long if len(catalogue) - len(data.sequences[user]) >= candidates - 1]
     note(notes, len(long) - len(rich), f"users dropped to whom fewer than {candidates - 1} items are new")
     if not rich:
+        new = len(catalogue) - min(len(data.sequences[user]) for user in long)
         raise InputError(
-            f"{inter_path}: no user has {history + 1} titled items and {candidates - 1} left as negatives: "
-            "lower history or candidates"
+            f"{item_path}: {candidates - 1} negatives are asked for, but of its {len(catalogue)} titles at most {new} "
+            f"are new to a user: " + (f"set candidates to at most {new + 1}" if new else "give more items")
         )
     train_users, test = split_groups(
         rich, test_fraction=test_fraction, test_size=test_users, rng=random.Random(f"{seed}:split")
@@ -150,6 +168,7 @@ def build_recommendation(
         test=tuple(example for user in test for example in expand(user, 1)),
         popularity=dict(Counter(i for user in train_users for i in data.sequences[user])),
         notes=tuple(notes),
+        sequences=tuple(tuple(data.titles[i] for i in data.sequences[user]) for user in train_users),
     )
 
 
@@ -190,6 +209,9 @@ def _read_titles(path: Path, notes: list[str]) -> tuple[dict[str, str], dict[str
         key = by_title.setdefault(normalise(title), row["item_id"])
         merged[row["item_id"]] = key
         titles.setdefault(key, title)
+    if not titles:
+        what = f"titles for none of its {untitled} items" if untitled else "a header but no rows"
+        raise InputError(f"{path} has {what}: check that the download is complete")
     note(notes, untitled, "items without a title dropped")
     note(notes, repeated, "rows dropped whose item id stands further up")
     note(notes, len(merged) - len(titles), "items merged into an earlier one with the same title")
@@ -210,7 +232,9 @@ def _readable(title: str, year: str) -> str:
 def _rows(path: Path, required: Sequence[str], one_of: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number from 1, column -> text) of an atomic file."""
     with open_text(path) as lines:
-        columns = [cell.rpartition(":")[0] or cell for cell in next(lines, "").rstrip("\r\n").split("\t")]
+        if not (header := next(lines, "")):
+            raise InputError(f"{path} is empty: check that the download is complete")
+        columns = [cell.rpartition(":")[0] or cell for cell in header.rstrip("\r\n").split("\t")]
         missing = [column for column in required if column not in columns]
         if one_of and not any(column in columns for column in one_of):
             missing.append(" or ".join(one_of))

@@ -1,4 +1,4 @@
-"""GraphRouter's long table (a row for each query and LLM) -> routing examples: which LLM should answer?
+"""What LLMs achieved on queries -> routing examples: which LLM should answer?
 
 Source: R1-Ranker (arXiv 2506.21638) on GraphRouter's data: the positive is the argmax of
 effect_weight * effect - cost_weight * cost, with weights 1/0, 0.5/0.5 and 0.2/0.8. Unlike its code, queries
@@ -7,212 +7,226 @@ are split before anything is expanded, and LLMs that tie are all positive unless
 
 from __future__ import annotations
 
-import csv
-import json
-import math
+import difflib
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
 from r1ranker.datasets.base import Dataset, normalise, note, split_groups
+from r1ranker.datasets.duplicates import near_duplicate_groups, note_near_duplicates
+from r1ranker.datasets.router_table import (
+    REPLY_TOKENS,
+    LLMInfo,
+    RoutedQuery,
+    estimate_costs,
+    read_llms,
+    read_router_scores,
+    read_router_table,
+)
 from r1ranker.errors import InputError
-from r1ranker.files import open_text
 from r1ranker.types import Candidate, RankingExample
 
-_COLUMNS = ("q_id", "query", "llm", "effect", "cost")
-_LONGEST_CELL = 1 << 27  # responses may be longer than csv's own limit of 131,072 characters
+Ties = Literal["set", "first", "graded"]
+
 _TIE = 1e-12
-
-
-@dataclass
-class RoutedQuery:
-    """One query of the table; outcomes: LLM -> (effect, cost)."""
-
-    key: str
-    query: str
-    outcomes: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-
-def read_router_table(path: Path) -> tuple[list[RoutedQuery], int]:
-    """Read the table (CSV with a header, plain or .gz): its queries, and how many repeated rows were dropped.
-
-    Needs the columns q_id, query, llm, effect, cost; task_id is used where it is there, others are ignored.
-    Raises InputError with file and line for a missing column, a value that is no finite number, or no rows.
-    """
-    queries: dict[str, RoutedQuery] = {}
-    repeated = 0
-    for line, row in _rows(path):
-        key = ":".join(part for part in (row.get("task_id"), row["q_id"]) if part)
-        query = queries.setdefault(key, RoutedQuery(key, row["query"]))
-        if query.query != row["query"]:
-            raise InputError(f"{path}:{line}: q_id '{row['q_id']}' is also that of another query: make q_ids unique")
-        outcome = (_number(path, line, row, "effect"), _number(path, line, row, "cost"))
-        repeated += row["llm"] in query.outcomes
-        query.outcomes.setdefault(row["llm"], outcome)
-    if not queries:
-        raise InputError(f"{path} has a header but no rows: check that the download is complete")
-    return list(queries.values()), repeated
-
-
-def read_descriptions(path: Path) -> dict[str, str]:
-    """LLM name -> description, from a JSON object of texts or of objects with a `feature` (as in LLMRouter)."""
-    with open_text(path) as file:
-        try:
-            content = json.load(file)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg}): repair it") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a JSON object from LLM names to descriptions")
-    texts: dict[str, Any] = {key: v.get("feature") if isinstance(v, dict) else v for key, v in content.items()}
-    for key, text in texts.items():
-        if not isinstance(text, str):
-            raise InputError(f"{path}: the description of '{key}' is not a text: give a text or {{'feature': text}}")
-    return texts
 
 
 def build_routing(
     path: Path,
+    llms_path: Path | None = None,
     *,
     name: str,
     effect_weight: float = 1.0,
     cost_weight: float = 0.0,
-    ties: Literal["set", "first"] = "set",
+    llms: Sequence[str] | None = None,
+    ties: Ties = "set",
     descriptions: Mapping[str, str] | Path | str | None = None,
+    near_duplicates: float | None = 0.8,
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
     """One example a query: the LLMs as candidates (shuffled), the best of them relevant with grade 1.
 
-    An LLM's score is effect_weight * effect - cost_weight * cost, with the cost scaled to 0..1 by the
-    smallest and the largest cost of the whole table, so that both weigh on the same scale.
-
+    path: GraphRouter's long table (CSV), or LLMRouter's JSON lines (.jsonl, .jsonl.gz); see router_table.
+    llms_path: the JSON file of LLMs with descriptions and prices. JSON lines have no cost of a query: it is
+        estimated as price x tokens (router_table.estimate_costs), the same number of reply tokens for all.
+    effect_weight, cost_weight: an LLM's score is effect_weight * effect - cost_weight * cost, with the cost
+        scaled to 0..1 by the smallest and the largest cost of all queries and LLMs, so that both weigh on
+        the same scale.
+    llms: only these LLMs, by full name or the part after the last "/"; None takes all.
     ties: "set" makes all LLMs with the best score relevant; "first" only the one that stands first in the
-        table's order of LLMs (a single label, as in the paper).
+        table's order of LLMs (a single label, as in the paper); "graded" grades every LLM by its score,
+        scaled to 0 for the worst of a query and 1 for the best (to 3 decimals), which nDCG takes whole,
+        while MRR and Hit@k count every LLM but the worst as relevant.
     descriptions: what the model reads of an LLM, by its full name or the part after the last "/"; or a JSON
-        file of them (see read_descriptions). Without one: its name and its mean cost on the train queries.
-    Queries with the same text (case and spacing aside) stay on one side of the split. A query that lacks an
-    LLM's row is ranked over those it has. Raises InputError for a table or numbers that cannot be used.
+        file of them (see router_table.read_llms). They go before those of `llms_path`; an LLM without one
+        is described by its name and its mean cost on the train queries.
+    near_duplicates: queries that share this part of their words (Jaccard similarity, see duplicates) stay on
+        one side of the split; None: only those with the same text (case and spacing aside), which always do.
+    test_fraction: the part of the groups of queries that is held out.
+    seed: decides the split, and the order in which each example lists the LLMs.
+    A query that lacks an LLM's outcome is ranked over those it has. Raises InputError for files or numbers
+    that cannot be used, and for an LLM that is not to be found.
     """
-    if ties not in ("set", "first"):
-        raise InputError(f"ties is '{ties}'; it must be set or first")
+    if ties not in get_args(Ties):
+        raise InputError(f"ties is '{ties}'; it must be one of {', '.join(get_args(Ties))}")
     if min(effect_weight, cost_weight) < 0 or effect_weight == cost_weight == 0:
         raise InputError(f"the weights are {effect_weight} and {cost_weight}: give numbers >= 0, not both 0")
-    table, repeated = read_router_table(path)
-    llms = list(dict.fromkeys(llm for query in table for llm in query.outcomes))
-    usable = [query for query in table if len(query.outcomes) > 1]
+    notes: list[str] = []
+    known = read_llms(llms_path) if llms_path else {}
+    table = _read(path, known, notes)
+    listed = list(dict.fromkeys(llm for query in table for llm in query.effects))
+    if llms is not None:
+        listed = _chosen(listed, llms, path)
+        for query in table:
+            query.effects = {llm: effect for llm, effect in query.effects.items() if llm in listed}
+    usable = [query for query in table if len(query.effects) > 1]
     if not usable:
-        raise InputError(f"{path}: no query has rows of two LLMs, so there is nothing to rank")
-
-    costs = [cost for query in table for _, cost in query.outcomes.values()]
-    lowest, span = min(costs), (max(costs) - min(costs)) or 1.0
+        raise InputError(f"{path}: no query has outcomes of two LLMs, so there is nothing to rank: give more of them")
+    scores = _scores(usable, listed, effect_weight, cost_weight, path, llms_path)
 
     def best(query: RoutedQuery) -> list[str]:
-        scores = {
-            llm: effect_weight * query.outcomes[llm][0] - cost_weight * (query.outcomes[llm][1] - lowest) / span
-            for llm in llms
-            if llm in query.outcomes
-        }
-        top = [llm for llm, score in scores.items() if score >= max(scores.values()) - _TIE]
-        return top if ties == "set" else top[:1]
+        mine = scores[query.key]
+        top = [llm for llm, score in mine.items() if score >= max(mine.values()) - _TIE]
+        return top[:1] if ties == "first" else top
 
+    def relevance(query: RoutedQuery) -> dict[str, float]:
+        if ties != "graded":
+            return dict.fromkeys(best(query), 1.0)
+        mine = scores[query.key]
+        lowest = min(mine.values())
+        span = max(mine.values()) - lowest
+        grades = {llm: round((score - lowest) / span, 3) if span > _TIE else 1.0 for llm, score in mine.items()}
+        return {llm: grade for llm, grade in grades.items() if grade}
+
+    texts = [query.query for query in usable]
+    keys = near_duplicate_groups(texts, near_duplicates)
     groups: dict[str, list[RoutedQuery]] = {}
-    for query in usable:
-        groups.setdefault(normalise(query.query), []).append(query)
-    train_groups, test_groups = split_groups(groups, test_fraction=test_fraction, rng=random.Random(f"{seed}:split"))
-    train = [query for group in train_groups for query in groups[group]]
+    for key, query in zip(keys, usable, strict=True):
+        groups.setdefault(key, []).append(query)
+    train, test = split_groups(groups, test_fraction=test_fraction, rng=random.Random(f"{seed}:split"))
+    train_queries = [query for group in train for query in groups[group]]
     if isinstance(descriptions, (str, Path)):
-        descriptions = read_descriptions(Path(descriptions))
-    texts = _describe(llms, train, descriptions or {})
+        descriptions = {llm: info.description for llm, info in read_llms(Path(descriptions)).items()}
+    given = {**{llm: info.description for llm, info in known.items()}, **(descriptions or {})}
+    candidates = _describe(listed, train_queries, given)
 
-    def example(query: RoutedQuery) -> RankingExample:
-        listed = [llm for llm in llms if llm in query.outcomes]
-        random.Random(f"{seed}:query:{query.key}").shuffle(listed)
+    def example(query: RoutedQuery, group: str) -> RankingExample:
+        order = [llm for llm in listed if llm in query.effects]
+        random.Random(f"{seed}:query:{query.key}").shuffle(order)
         return RankingExample(
             id=f"{name}:query:{query.key}",
             scenario="routing",
-            candidates=tuple(texts[llm] for llm in listed),
+            candidates=tuple(candidates[llm] for llm in order),
             query=query.query,
-            relevance=dict.fromkeys(best(query), 1.0),
-            group=normalise(query.query),
+            relevance=relevance(query),
+            group=group,
             item_type="LLM",
         )
 
-    notes: list[str] = []
-    note(notes, repeated, "rows dropped whose query and LLM stand further up")
-    note(notes, len(table) - len(usable), "queries with rows of fewer than 2 LLMs dropped")
+    note(notes, len(table) - len(usable), "queries with outcomes of fewer than 2 LLMs dropped")
     note(
         notes,
-        sum(len(q.outcomes) < len(llms) for q in usable),
-        f"queries lack rows of some of the {len(llms)} LLMs",
+        sum(len(q.effects) < len(listed) for q in usable),
+        f"queries lack outcomes of some of the {len(listed)} LLMs",
     )
-    note(notes, len(usable) - len(groups), "queries repeat another one's text and were split together with it")
     note(
         notes,
-        sum(len(best(q)) == len(q.outcomes) for q in usable),
+        len(usable) - len({normalise(text) for text in texts}),
+        "queries repeat another one's text and were split together with it",
+    )
+    note_near_duplicates(notes, texts, keys)
+    note(
+        notes,
+        sum(max(scores[q.key].values()) - min(scores[q.key].values()) <= _TIE for q in usable),
         "queries kept on which all LLMs tie as best",
     )
     return Dataset(
         name=name,
-        train=tuple(map(example, train)),
-        test=tuple(example(query) for group in test_groups for query in groups[group]),
-        popularity=dict(Counter(llm for query in train for llm in best(query))),
+        train=tuple(example(query, group) for group in train for query in groups[group]),
+        test=tuple(example(query, group) for group in test for query in groups[group]),
+        popularity=dict(Counter(llm for query in train_queries for llm in best(query))),
         notes=tuple(notes),
     )
 
 
-def _describe(llms: list[str], train: list[RoutedQuery], given: Mapping[str, str]) -> dict[str, Candidate]:
-    """The candidate for each LLM; its name is what follows the last "/" where that is unambiguous."""
-    short = {llm: llm.rsplit("/", 1)[-1] for llm in llms}
-    times = Counter(short.values())
+def _read(path: Path, known: Mapping[str, LLMInfo], notes: list[str]) -> list[RoutedQuery]:
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        return read_router_table(path, notes)
+    queries = read_router_scores(path, notes)
+    prices = {llm: info.prices for llm, info in known.items() if info.prices}
+    estimate_costs(queries, prices)
+    note(
+        notes,
+        sum(bool(query.costs) for query in queries),
+        f"queries with estimated costs: price x (4/3 tokens a word of the query + {REPLY_TOKENS} of the reply)",
+    )
+    return queries
+
+
+def _chosen(listed: Sequence[str], wanted: Sequence[str], path: Path) -> list[str]:
+    """The LLMs of `listed` that are `wanted`, in the order of `listed`."""
+    if isinstance(wanted, str):
+        raise InputError(f"llms is '{wanted}'; it must be a list of names")
+    names = {llm: llm for llm in listed} | {label: llm for llm, label in _labels(listed).items()}
+    for name in wanted:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(listed)}"
+            raise InputError(f"{path} has no LLM '{name}': {hint}")
+    chosen = {names[name] for name in wanted}
+    return [llm for llm in listed if llm in chosen]
+
+
+def _scores(
+    queries: Sequence[RoutedQuery],
+    llms: Sequence[str],
+    effect_weight: float,
+    cost_weight: float,
+    path: Path,
+    llms_path: Path | None,
+) -> dict[str, dict[str, float]]:
+    """Query key -> LLM -> score, the LLMs in the order of `llms`."""
+    if cost_weight:
+        for query in queries:
+            for llm in query.effects:
+                if llm not in query.costs:
+                    where = f"{llms_path} gives no price for it" if llms_path else "no file of prices is given"
+                    raise InputError(
+                        f"{path}: the LLM '{llm}' has no cost, and {where}: "
+                        "add its input_price and output_price to llm_candidates.json, or leave it out of llms"
+                    )
+    costs = [query.costs[llm] for query in queries for llm in query.effects if llm in query.costs]
+    lowest = min(costs, default=0.0)
+    span = max(costs, default=0.0) - lowest or 1.0
+    return {
+        query.key: {
+            llm: effect_weight * query.effects[llm] - cost_weight * (query.costs.get(llm, lowest) - lowest) / span
+            for llm in llms
+            if llm in query.effects
+        }
+        for query in queries
+    }
+
+
+def _describe(llms: Sequence[str], train: Sequence[RoutedQuery], given: Mapping[str, str]) -> dict[str, Candidate]:
+    """The candidate for each LLM, by name."""
     candidates = {}
-    for llm in llms:
-        label = short[llm] if times[short[llm]] == 1 else llm
-        costs = [query.outcomes[llm][1] for query in train if llm in query.outcomes]
+    for llm, label in _labels(llms).items():
+        costs = [query.costs[llm] for query in train if llm in query.costs]
         cost = f", about {sum(costs) / len(costs):.3g} cost units a query" if costs else ""
-        text = given.get(llm) or given.get(short[llm]) or f"{label}{cost}"
+        text = given.get(llm) or given.get(_short(llm)) or f"{label}{cost}"
         candidates[llm] = Candidate(llm, text, label)
     return candidates
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number of the line on which the row ends, column -> text)."""
-    limit = csv.field_size_limit(_LONGEST_CELL)
-    try:
-        with open_text(path, newline="") as lines:
-            reader = csv.reader(lines, strict=True)
-            columns = next(reader, [])
-            missing = [column for column in _COLUMNS if column not in columns]
-            if missing:
-                raise InputError(
-                    f"{path}:1: no column {', '.join(missing)} in the header ({', '.join(columns)}): "
-                    "give GraphRouter's long table as CSV with a header"
-                )
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(columns):
-                    raise InputError(
-                        f"{path}:{reader.line_num}: {len(cells)} cells where the header has {len(columns)}: "
-                        "repair the row"
-                    )
-                yield reader.line_num, dict(zip(columns, cells, strict=True))
-    except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: not valid CSV ({error}): repair the row") from error
-    finally:
-        csv.field_size_limit(limit)
+def _labels(llms: Sequence[str]) -> dict[str, str]:
+    """LLM -> what it is called: what follows the last "/" where that is unambiguous."""
+    times = Counter(map(_short, llms))
+    return {llm: _short(llm) if times[_short(llm)] == 1 else llm for llm in llms}
 
 
-def _number(path: Path, line: int, row: Mapping[str, str], column: str) -> float:
-    try:
-        value = float(row[column])
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(
-            f"{path}:{line}: {column} of '{row['llm']}' is '{row[column]}'; it must be a finite number: "
-            "fill it in or drop the row"
-        )
-    return value
+def _short(llm: str) -> str:
+    return llm.rsplit("/", 1)[-1]

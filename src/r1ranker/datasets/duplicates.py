@@ -1,0 +1,88 @@
+"""Texts that share most of their words: an exact set-similarity join, and the groups that it connects.
+
+Source: prefix filtering as in Chaudhuri, Ganti and Kaushik (2006) and Bayardo, Ma and Srikant (2007).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from r1ranker.datasets.base import normalise, note
+from r1ranker.errors import InputError
+
+_ROUNDING = 1e-9  # 0.56 * 25 is a little more than 14 in floating point
+
+
+def near_duplicate_groups(texts: Sequence[str], threshold: float | None = 0.8) -> list[str]:
+    """The key of each text's group, in the order of `texts`.
+
+    Two texts belong together where the Jaccard similarity of their sets of words (runs of letters, digits
+    and underscores; case aside) is at least `threshold` (above 0, at most 1), and so do texts that a chain
+    of such pairs connects. Texts that are equal but for case and spacing always do; with None, only these.
+    A group's key is the first in alphabetical order of its texts, normalised: it depends on the set of
+    texts alone, not on their order. Raises InputError for another threshold.
+    """
+    if threshold is not None and not 0 < threshold <= 1:
+        raise InputError(f"the threshold for near-duplicates is {threshold}; it must be above 0 and at most 1, or None")
+    keys = [normalise(text) for text in texts]
+    if threshold is None:
+        return keys
+    by_words: dict[frozenset[str], str] = {}
+    leader: dict[str, str] = {}  # union-find: a text -> an alphabetically earlier one of its group, or itself
+
+    def find(key: str) -> str:
+        while leader[key] != key:
+            leader[key] = leader[leader[key]]
+            key = leader[key]
+        return key
+
+    def join(one: str, other: str) -> None:
+        first, second = sorted((find(one), find(other)))
+        leader[second] = first
+
+    for key in dict.fromkeys(keys):
+        leader[key] = key
+        # A text without any word is like nothing but itself.
+        if words := words_of(key):
+            join(key, by_words.setdefault(words, key))
+    sets = list(by_words)
+    for a, b in similar_pairs(sets, threshold):
+        join(by_words[sets[a]], by_words[sets[b]])
+    return [find(key) for key in keys]
+
+
+def note_near_duplicates(notes: list[str], texts: Sequence[str], groups: Sequence[str]) -> None:
+    """Tell how many texts share a group with one that differs in more than case and spacing."""
+    members = defaultdict(set)
+    for text, group in zip(texts, groups, strict=True):
+        members[group].add(normalise(text))
+    count = sum(len(members[group]) > 1 for group in groups)
+    note(notes, count, "queries have a near-duplicate with other words and were split together with it")
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The set of words by which texts are compared."""
+    return frozenset(re.findall(r"\w+", normalise(text)))
+
+
+def similar_pairs(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
+    """All pairs of places (i < j) whose sets, none empty, have a Jaccard similarity >= threshold.
+
+    Two such sets share at least ceil(threshold * size) members of either, so each has one among its
+    size - ceil(threshold * size) + 1 rarest that the other one has among its own: only these are indexed.
+    """
+    frequency = Counter(word for members in sets for word in members)
+    holders: dict[str, list[int]] = defaultdict(list)  # a word -> sets that have it among their rarest, by size
+    for place in sorted(range(len(sets)), key=lambda place: len(sets[place])):
+        mine = sets[place]
+        least = math.ceil(threshold * len(mine) - _ROUNDING)  # what a similar set that is no larger must share
+        rarest = sorted(mine, key=lambda word: (frequency[word], word))[: len(mine) - least + 1]
+        for other in dict.fromkeys(o for word in rarest for o in holders[word] if len(sets[o]) >= least):
+            shared = len(mine & sets[other])
+            if shared >= threshold * (len(mine) + len(sets[other]) - shared) - _ROUNDING:
+                yield min(place, other), max(place, other)
+        for word in rarest:
+            holders[word].append(place)
