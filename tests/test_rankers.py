@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from factories import ExampleFactory
 from r1ranker.answers import ANSWER_FORMS, AnswerForm
-from r1ranker.errors import InputError
+from r1ranker.errors import ConfigError, InputError
 from r1ranker.llm.base import ScriptedLLM
-from r1ranker.rankers import INSTRUCTIONS, LABEL_TOKENS, DRanker, IRanker, Ranker, make_ranker
+from r1ranker.rankers import INSTRUCTIONS, LABEL_TOKENS, DRanker, FirstStep, IRanker, Ranker, make_ranker
 from r1ranker.rollout import rank_all
 from r1ranker.types import Candidate, Completion, ParsedAnswer, RankingExample, Request, Sampling, Scenario, Trace
 
@@ -95,7 +95,7 @@ def test_an_excluded_candidates_answer_keeps_its_faults() -> None:
     assert parsed == ParsedAnswer("defaulted", (), "Hm.", 1, False)
 
 
-@pytest.mark.parametrize("ranker", [IRanker(), DRanker(), IRanker(thinking=False)])
+@pytest.mark.parametrize("ranker", [IRanker(), DRanker(), IRanker(thinking=False), FirstStep()])
 def test_one_candidate_needs_no_llm(ranker: Ranker, make_example: ExampleFactory) -> None:
     trace, _ = run(ranker, make_example(1), [])
     assert trace == Trace("e1", ("c1",))
@@ -178,6 +178,70 @@ def test_direct_without_thinking_writes_freely_after_the_answer_tag(make_example
     assert (trace.ranking, trace.turns[0].parsed.status) == (("c2", "c1"), "exact")
 
 
+def scored(ranker: FirstStep, example: RankingExample, logprobs: tuple[float, ...]) -> Trace:
+    """Drive the one turn by hand."""
+    ranking = ranker.rank(example)
+    next(ranking)
+    with pytest.raises(StopIteration) as stop:
+        ranking.send(Completion("", choice_logprobs=logprobs))
+    trace: Trace = stop.value.value
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "ranking"),
+    [
+        # The likeliest to be excluded is last.
+        ((-2.0, -0.5, -1.0, -3.0), ("c4", "c1", "c3", "c2")),
+        # Equal scores keep the listed order, wherever they stand.
+        ((-1.0, -1.0, -1.0, -1.0), ("c1", "c2", "c3", "c4")),
+        ((-1.0, -2.0, -1.0, -2.0), ("c2", "c4", "c1", "c3")),
+        ((-0.5, -1.0, -1.0, -1.0), ("c2", "c3", "c4", "c1")),
+    ],
+)
+def test_the_first_step_ranks_by_how_unlikely_exclusion_is(
+    logprobs: tuple[float, ...], ranking: tuple[str, ...], make_example: ExampleFactory
+) -> None:
+    trace = scored(FirstStep(), make_example(4), logprobs)
+    assert trace.ranking == ranking
+    [turn] = trace.turns
+    assert (turn.remaining, turn.excluded, trace.eliminated) == (("c1", "c2", "c3", "c4"), None, ())
+    assert turn.parsed == ParsedAnswer("exact", ranking)
+
+
+def test_equal_scores_keep_the_listed_order_not_that_of_the_ids(make_example: ExampleFactory) -> None:
+    example = make_example(4).restrict(["c4", "c1", "c3"])
+    assert scored(FirstStep(), example, (-1.0, -1.0, -2.0)).ranking == ("c3", "c4", "c1")
+
+
+@pytest.mark.parametrize("layout", ["rebuild", "append"])
+def test_the_first_step_asks_what_an_iranker_asks_first(layout: str, make_example: ExampleFactory) -> None:
+    example = make_example(3)
+    first, llm = run(make_ranker("first_step", layout=layout), example, ["Heat (1995)"])
+    whole = IRanker(thinking=False, layout=layout)  # type: ignore[arg-type]
+    [request] = llm.requests
+    assert request.prompt == whole.request(example, example.ids).prompt
+    assert request.choices == ("Toy Story (1995)", "Heat (1995)", "Casablanca (1942)")
+    assert (request.scored, request.session) == (True, "")
+    # The script gives its choice log-prob 0 and the others -1.
+    assert first.ranking == ("c1", "c3", "c2")
+    assert first.usage.calls == 1
+
+
+@pytest.mark.parametrize("logprobs", [(), (-1.0, -2.0)])
+def test_the_first_step_needs_every_choices_log_prob(logprobs: tuple[float, ...], make_example: ExampleFactory) -> None:
+    ranking = FirstStep().rank(make_example(3))
+    next(ranking)
+    with pytest.raises(InputError, match=r"example 'e1': the LLM tells \d of 3 .* take kind = 'iterative' or 'direct'"):
+        ranking.send(Completion("Heat (1995)</answer>", choice_logprobs=logprobs))
+
+
+def test_the_first_step_does_not_think() -> None:
+    assert FirstStep().thinking is False
+    with pytest.raises(ConfigError, match=r"'first_step' scores the candidates .*: set thinking = false"):
+        FirstStep(thinking=True)
+
+
 def test_the_answer_form_follows_scenario_and_size(make_example: ExampleFactory) -> None:
     passages = make_example(2, scenario="passage")
     assert IRanker().form(passages) == "id"
@@ -189,12 +253,13 @@ def test_the_answer_form_follows_scenario_and_size(make_example: ExampleFactory)
 def test_make_ranker() -> None:
     assert make_ranker("iterative", thinking=False, layout="append") == IRanker(thinking=False, layout="append")
     assert make_ranker("direct") == DRanker()
-    assert (IRanker().kind, DRanker().kind) == (IRanker.kind, DRanker.kind) == ("iterative", "direct")
+    assert make_ranker("first_step", quote_words=3) == FirstStep(quote_words=3)
+    assert (IRanker().kind, DRanker().kind, FirstStep().kind) == ("iterative", "direct", "first_step")
 
 
-@pytest.mark.parametrize("ranker", [IRanker, DRanker])
-@pytest.mark.parametrize("kind", ["iterative", "direct"])
-def test_a_rankers_kind_is_no_setting(ranker: type[IRanker] | type[DRanker], kind: str) -> None:
+@pytest.mark.parametrize("ranker", [IRanker, DRanker, FirstStep])
+@pytest.mark.parametrize("kind", ["iterative", "direct", "first_step"])
+def test_a_rankers_kind_is_no_setting(ranker: type[IRanker | DRanker | FirstStep], kind: str) -> None:
     with pytest.raises(TypeError, match="kind"):
         ranker(kind=kind)  # type: ignore[call-arg]
 
@@ -210,6 +275,9 @@ def test_a_rankers_kind_is_no_setting(ranker: type[IRanker] | type[DRanker], kin
         (IRanker(thinking=False), 512, 1729),  # a label: 64
         (IRanker(thinking=False), 64, 1729),
         (IRanker(thinking=False), 30, 1763),
+        (FirstStep(), 512, 1729),
+        (FirstStep(), 30, 1763),
+        (FirstStep(layout="append"), 512, 1729),  # one turn: nothing is excluded
         (IRanker(layout="append"), 512, 640),  # half, rounded down
         (IRanker(thinking=False, layout="append"), 512, 864),
         (IRanker(), 1793, 0),
@@ -251,7 +319,7 @@ WRITTEN = st.lists(
 @given(
     st.lists(WRITTEN, min_size=5, max_size=5),
     st.integers(1, 6),
-    st.sampled_from(["iterative", "direct"]),
+    st.sampled_from(["iterative", "direct", "first_step"]),
     st.sampled_from(["rebuild", "append"]),
     st.sampled_from(ANSWER_FORMS),
     st.booleans(),
@@ -271,6 +339,7 @@ def test_a_ranking_is_a_permutation_whatever_the_llm_writes(
         text = next(left)
         return request.choices[len(text) % len(request.choices)] if request.choices else text
 
+    thinking = thinking and kind != "first_step"
     ranker = make_ranker(kind, layout=layout, answer_form=form, thinking=thinking)  # type: ignore[arg-type]
     example = make_example(n)
     [trace] = rank_all(ranker, [example], ScriptedLLM(script), Sampling())

@@ -215,3 +215,9 @@ def test_labels_that_append_names_again_fit_too(make_example: ExampleFactory) ->
     assert (len(read), trace.truncated) == (5, 6)
     # (1000 - 64 - 256) // 2 = 340 for the texts once, and up to 4 / 6 of that again.
     assert read[0] < 340 + 60 < read[-1] < 1000 - LABEL_TOKENS
+
+
+def test_without_an_llm_only_a_ranker_that_asks_nothing_can_rank(make_example: ExampleFactory) -> None:
+    assert [t.ranking for t in rank_all(RANKER, [make_example(1)])] == [("c1",)]
+    with pytest.raises(InputError, match="IRanker needs an LLM: give one, or rank with a baseline"):
+        rank_all(RANKER, [make_example(1, id="one"), make_example(2)])

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from r1ranker.rankers import DRanker, IRanker
+    from r1ranker.rankers import DRanker, FirstStep, IRanker
     from r1ranker.reranker import RankedDocument, RankResult, Reranker, make_example
     from r1ranker.types import Candidate, RankingExample, Trace
 
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Candidate": "types",
     "DRanker": "rankers",
+    "FirstStep": "rankers",
     "IRanker": "rankers",
     "RankResult": "reranker",
     "RankedDocument": "reranker",
@@ -30,6 +31,7 @@ _HOMES = {
 __all__ = [
     "Candidate",
     "DRanker",
+    "FirstStep",
     "IRanker",
     "RankResult",
     "RankedDocument",

@@ -7,14 +7,14 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from r1ranker.answers import QUOTE_WORDS, AnswerForm
 from r1ranker.errors import ConfigError
 from r1ranker.prompts import Layout, PromptTemplates
-from r1ranker.rankers import DRanker, IRanker, RankerKind, make_ranker
+from r1ranker.rankers import SCORES_ONLY, AnyRanker, RankerKind, make_ranker
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,6 +68,7 @@ class RankerConfig(Section):
 
     kind: RankerKind = "iterative"
     thinking: bool = True
+    """For first_step always false."""
     answer_form: AnswerForm | None = None
     """None: the form that suits the scenario and the model's size."""
     quote_words: int = Field(QUOTE_WORDS, ge=1)
@@ -79,7 +80,19 @@ class RankerConfig(Section):
     max_tokens: int = Field(1024, ge=1)
     """Longest completion."""
 
-    def build(self, parameters: int | None) -> IRanker | DRanker:
+    @model_validator(mode="before")
+    @classmethod
+    def _first_step_does_not_think(cls, raw: Any) -> Any:
+        """With kind = "first_step" thinking is off where nothing is said of it."""
+        return {"thinking": False, **raw} if isinstance(raw, Mapping) and raw.get("kind") == "first_step" else raw
+
+    @model_validator(mode="after")
+    def _thinks_only_where_it_writes(self) -> RankerConfig:
+        if self.kind == "first_step" and self.thinking:
+            raise ValueError(f"kind = 'first_step' {SCORES_ONLY}")
+        return self
+
+    def build(self, parameters: int | None) -> AnyRanker:
         """The ranker these settings describe. parameters: the model's size, for the answer form."""
         templates = PromptTemplates.load(Path(self.templates)) if self.templates else PromptTemplates.default()
         return make_ranker(
@@ -150,6 +163,11 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
+        if self.ranker.kind == "first_step":
+            raise ValueError(
+                "ranker.kind = 'first_step' is a way to rank, not to train: train with ranker.kind = 'iterative' and "
+                "ranker.thinking = false, then rank with first_step"
+            )
         if self.train.algorithm == "all_actions" and (self.ranker.thinking or self.ranker.kind == "direct"):
             raise ValueError(
                 "train.algorithm = 'all_actions' sums over the candidates of one turn: it needs "
@@ -166,8 +184,20 @@ def load_config(path: Path | None = None, sets: Sequence[str] = ()) -> RunConfig
     Raises ConfigError for a file that is missing or not TOML, a key that does not exist (naming the
     nearest), or a value of the wrong kind.
     """
+    raw = read_tables(path, sets)
+    if any(setting.partition("=")[0].strip() == "data.names" for setting in sets):
+        _forget_other_data(raw)
+    return parse_config(raw, str(path) if path else "--set")
+
+
+def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
+    """A recipe from its tables; `where` is what errors name as its source."""
+    return parse_section(RunConfig, raw, where)
+
+
+def read_tables(path: Path | None, sets: Sequence[str] = ()) -> dict[str, Any]:
+    """A TOML file's tables with `--set` settings put in. Raises ConfigError as `load_config` does."""
     raw: dict[str, Any] = {}
-    where = str(path) if path else "--set"
     if path is not None:
         try:
             raw = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -180,20 +210,25 @@ def load_config(path: Path | None = None, sets: Sequence[str] = ()) -> RunConfig
         if not equals or not key.strip():
             raise ConfigError(f"--set {setting}: write it as key=value, such as train.steps=10")
         _set(raw, _dotted(key.strip()), parse_value(text.strip()), setting)
-    if any(setting.partition("=")[0].strip() == "data.names" for setting in sets):
-        _forget_other_data(raw)
-    return parse_config(raw, where)
+    return raw
 
 
-def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
-    """A recipe from its tables; `where` is what errors name as its source."""
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def parse_section(kind: type[AnySection], raw: Mapping[str, Any], where: str) -> AnySection:
+    """Tables as a section of that kind; `where` is what errors name as their source.
+
+    Raises ConfigError for a key that does not exist (naming the nearest) or a value of the wrong kind.
+    """
     try:
-        return RunConfig.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, _keys(RunConfig), n=1, cutoff=0.4)
+            plain = ".".join(part for part in first["loc"] if isinstance(part, str))
+            near = difflib.get_close_matches(plain, _keys(kind), n=1, cutoff=0.4)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ConfigError(f"{where}: there is no key '{key}'{hint}") from error
         message = first["msg"].removeprefix("Value error, ")
@@ -214,11 +249,12 @@ def dump_config(config: RunConfig) -> str:
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    """The keys of a section and of the sections in it, also of those that stand in a list."""
     out = []
     for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            out += _keys(inner, f"{prefix}{name}.")
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                out += _keys(inner, f"{prefix}{name}.")
         out.append(prefix + name)
     return out
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from r1ranker.config import RankerConfig
 from r1ranker.errors import AssetError
 from r1ranker.files import write_atomic
+from r1ranker.llm.servers import is_server, split_spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,3 +51,13 @@ def read_ranker(folder: Path) -> RankerConfig | None:
         return RankerConfig.model_validate(json.loads(path.read_text(encoding="utf-8"))["ranker"])
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise AssetError(f"{path}: cannot be read ({str(error).splitlines()[0]}); save the model again") from error
+
+
+def short_name(model: str) -> str:
+    """What tables call a model: its folder's name, with the run's where that is just "model"; an API's model name."""
+    if is_server(model):
+        return split_spec(model)[0]
+    parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
+    if not parts:
+        return model
+    return "/".join(parts[-2:]) if parts[-1] == "model" else parts[-1]

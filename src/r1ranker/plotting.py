@@ -1,4 +1,4 @@
-"""The package's two plots. Figures are made directly, so that a user's pyplot state is left alone."""
+"""The package's plots. Figures are made directly, so that a user's pyplot state is left alone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from r1ranker.errors import MissingExtraError
 
 _PLAIN, _BASE, _MARKED = "#9db4c9", "#59636e", "#d9662b"
 _SERIES = ("#d9662b", "#2f6f9f", "#4d9a5b", "#8a5fa8", "#b08a2e", "#59636e")
+# Twenty for many series: the strong ones, then light and dark ones.
+_MANY = (
+    *_SERIES, "#f2a5c4", "#8fd0e8", "#c5d86d", "#f7c873", "#b9a7e0", "#c4c9cf",
+    "#7a1f2b", "#0f4c5c", "#1f6b3a", "#e23d6d", "#14b8a6", "#5b3a1e", "#3b5bdb", "#111827",
+)  # fmt: skip
+_LABEL = 32  # characters to a line of a label
 
 
 def plot_bars(
@@ -80,6 +87,86 @@ def plot_curve(
     _finish(figure, axes, "y", title, path)
 
 
+def plot_groups(
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, float, float] | None]],
+    path: str | Path,
+    *,
+    title: str,
+    label: str,
+) -> None:
+    """Writes a PNG of bars in groups: for each series one (value, low, high) a group, or None for no bar.
+
+    A series without any bar takes no room, but keeps its colour for itself: in several plots of the same series
+    each has the same colour throughout. Raises MissingExtraError without matplotlib.
+    """
+    shown = [(k, name, values) for k, (name, values) in enumerate(series.items()) if any(values)]
+    legend = [fill(name, _LABEL) for _, name, _ in shown]
+    figure = _figure(max(8.0, 4.4 + 0.22 * len(groups) * (len(shown) + 2)), _height(legend))
+    axes = figure.add_subplot()
+    handles = []
+    width = 0.84 / max(1, len(shown))
+    for index, (colour, _, values) in enumerate(shown):
+        offset = (index - (len(shown) - 1) / 2) * width
+        bars = [(k + offset, *value) for k, value in enumerate(values) if value is not None]
+        places, heights = [x for x, *_ in bars], [value for _, value, _, _ in bars]
+        below = [max(0.0, value - low) for _, value, low, _ in bars]
+        above = [max(0.0, high - value) for _, value, _, high in bars]
+        handles.append(axes.bar(places, heights, width=width * 0.92, color=_colour(colour)))
+        axes.errorbar(places, heights, yerr=(below, above), fmt="none", ecolor="#1f2328", elinewidth=0.8, capsize=1.5)
+    axes.set_xticks(range(len(groups)), [fill(name, _LABEL) for name in groups], parse_math=False)
+    axes.tick_params(axis="x", length=0)
+    axes.set_ylabel(label)
+    _legend(figure, handles, legend)
+    _finish(figure, axes, "y", title, path)
+
+
+def plot_scatter(
+    panels: Mapping[str, Mapping[str, tuple[float, float] | None]],
+    path: str | Path,
+    *,
+    x_label: str,
+    y_label: str,
+) -> None:
+    """Writes a PNG with a panel of named points for each title (x above 0, on a logarithmic axis).
+
+    A name has the same colour in all panels if they list the same names; None draws no point. Raises
+    MissingExtraError without matplotlib.
+    """
+    drawn = [name for points in panels.values() for name, point in points.items() if point is not None]
+    figure = _figure(3.2 + 3.4 * len(panels), _height([fill(name, _LABEL) for name in dict.fromkeys(drawn)]))
+    handles: dict[str, Any] = {}
+    for place, (title, points) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for index, (name, point) in enumerate(points.items()):
+            if point is not None:
+                handles[fill(name, _LABEL)] = axes.scatter(*point, s=55, color=_colour(index), zorder=3)
+        axes.set_xscale("log")
+        axes.set_xlabel(x_label)
+        if place == 1:
+            axes.set_ylabel(y_label)
+        _dress(axes, "both", fill(title, _LABEL))
+    _legend(figure, list(handles.values()), list(handles))
+    _save(figure, path)
+
+
+def _height(legend: Sequence[str]) -> float:
+    """Inches that the plot needs for its legend, and at least what looks well."""
+    return max(4.4, 0.6 + 0.19 * sum(1 + label.count("\n") for label in legend))
+
+
+def _legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Beside the axes, where it hides nothing."""
+    legend = figure.legend(handles, labels, frameon=False, fontsize=8.5, loc="outside right center")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _colour(index: int) -> str:
+    """A colour for one of up to twenty series; from there on they come again."""
+    return _MANY[index % len(_MANY)]
+
+
 def _smooth(values: Sequence[float], span: float) -> list[float]:
     keep, total, weight, smooth = 1 - 1 / span, 0.0, 0.0, []
     for value in values:
@@ -100,11 +187,20 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _finish(figure: Any, axes: Any, grid: str, title: str, path: str | Path) -> None:
-    """What both plots share; the file appears whole or not at all."""
+    """What plots with one pair of axes share."""
+    _dress(axes, grid, title)
+    _save(figure, path)
+
+
+def _dress(axes: Any, grid: str, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="#e3e6ea", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    """The file appears whole or not at all."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, dpi=150, format="png")

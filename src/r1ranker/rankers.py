@@ -1,4 +1,4 @@
-"""DRanker and IRanker (arXiv 2506.21638, section 3), as generators free of I/O.
+"""DRanker, IRanker (arXiv 2506.21638, section 3) and FirstStep, as generators free of I/O.
 
 A ranker yields a `Request`, is sent a `Completion`, and returns a `Trace`. Whoever drives it decides
 which LLM answers, how many rankers run at once, and whether the answers train it.
@@ -11,15 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
 from r1ranker.answers import QUOTE_WORDS, AnswerForm, answer_labels, default_answer_form
+from r1ranker.errors import ConfigError, InputError
 from r1ranker.parsing import parse_choice, parse_ranking
 from r1ranker.prompts import Layout, PromptTemplates, build_prompt
 from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request, Trace, Turn
 
-RankerKind = Literal["iterative", "direct"]
+RankerKind = Literal["iterative", "direct", "first_step"]
 INSTRUCTIONS = 256
 """Tokens kept free for the wording around the texts: the chat template, the question, the tags."""
 LABEL_TOKENS = 64
 """Tokens kept free for a label that is scored."""
+SCORES_ONLY = "scores the candidates and writes nothing: set thinking = false (--no-think)"
 Ranking = Generator[Request, Completion, Trace]
 
 
@@ -35,7 +37,7 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True)
 class PromptedRanker:
-    """What DRanker and IRanker share: how candidates are named and prompts are worded.
+    """What the rankers share: how candidates are named and prompts are worded.
 
     thinking: reason in `<think>` first; without, the answer comes at once.
     answer_form: `None` takes the form that suits the scenario and the model's size.
@@ -62,6 +64,22 @@ class PromptedRanker:
         labels = answer_labels(example, self.form(example), self.quote_words)
         return dict(zip(example.ids, labels, strict=True))
 
+    def _exclusion(self, example: RankingExample, remaining: Sequence[str]) -> Request:
+        """Asks which of `remaining` is to be excluded; without thinking, with their labels as choices."""
+        labels = self.labels(example)
+        prompt = build_prompt(
+            self.templates,
+            example,
+            list(labels.values()),
+            remaining,
+            ranker="iterative",
+            thinking=self.thinking,
+            form=self.form(example),
+            layout=self.layout,
+        )
+        choices = () if self.thinking else tuple(labels[i] for i in remaining)
+        return Request(prompt, choices, session=example.id)
+
 
 @dataclass(frozen=True)
 class IRanker(PromptedRanker):
@@ -81,19 +99,7 @@ class IRanker(PromptedRanker):
 
     def request(self, example: RankingExample, remaining: Sequence[str]) -> Request:
         """The request of the state in which `remaining` are left."""
-        labels = self.labels(example)
-        prompt = build_prompt(
-            self.templates,
-            example,
-            list(labels.values()),
-            remaining,
-            ranker="iterative",
-            thinking=self.thinking,
-            form=self.form(example),
-            layout=self.layout,
-        )
-        choices = () if self.thinking else tuple(labels[i] for i in remaining)
-        return Request(prompt, choices, session=example.id)
+        return self._exclusion(example, remaining)
 
     def parse(
         self, example: RankingExample, remaining: Sequence[str], request: Request, completion: Completion
@@ -159,6 +165,50 @@ class DRanker(PromptedRanker):
         return Trace(example.id, ranking, (Turn(example.ids, request, completion, parsed),))
 
 
-def make_ranker(kind: RankerKind, **settings: object) -> IRanker | DRanker:
+@dataclass(frozen=True)
+class FirstStep(PromptedRanker):
+    """An IRanker's first turn without thinking, and no more: one pass scores all candidates.
+
+    The likelier a candidate is to be excluded, the lower it ranks; equal scores keep the listed order.
+    Raises ConfigError with thinking, and InputError for an LLM that tells no log-probs.
+    """
+
+    kind: ClassVar[RankerKind] = "first_step"
+    thinking: bool = False
+
+    def __post_init__(self) -> None:
+        if self.thinking:
+            raise ConfigError(f"kind = '{self.kind}' {SCORES_ONLY}")
+
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
+        """Only a label is read after the prompt."""
+        return super().text_budget(context_tokens, min(max_tokens, LABEL_TOKENS))
+
+    def request(self, example: RankingExample) -> Request:
+        """The one request of an example."""
+        return replace(self._exclusion(example, example.ids), session="", scored=True)  # there is no later turn
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Rank the example; see the class."""
+        if len(example.candidates) == 1:
+            return Trace(example.id, example.ids)
+        request = self.request(example)
+        completion = yield request
+        scores = completion.choice_logprobs
+        if len(scores) != len(example.ids):
+            raise InputError(
+                f"example '{example.id}': the LLM tells {len(scores)} of {len(example.ids)} choices' log-probs, which "
+                f"kind = '{self.kind}' ranks by: take kind = 'iterative' or 'direct', or a model that is loaded here"
+            )
+        by_score = sorted(zip(scores, example.ids, strict=True), key=lambda pair: pair[0])
+        ranking = tuple(candidate_id for _, candidate_id in by_score)
+        return Trace(example.id, ranking, (Turn(example.ids, request, completion, ParsedAnswer("exact", ranking)),))
+
+
+AnyRanker = IRanker | DRanker | FirstStep
+_KINDS: dict[RankerKind, type[AnyRanker]] = {ranker.kind: ranker for ranker in (IRanker, DRanker, FirstStep)}
+
+
+def make_ranker(kind: RankerKind, **settings: object) -> AnyRanker:
     """The ranker of that kind; settings are the fields of `PromptedRanker`."""
-    return IRanker(**settings) if kind == "iterative" else DRanker(**settings)  # type: ignore[arg-type]
+    return _KINDS[kind](**settings)  # type: ignore[arg-type]

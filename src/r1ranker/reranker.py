@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, overload
 
 from r1ranker.assets import fetch_model
-from r1ranker.config import RankerConfig
+from r1ranker.config import RankerConfig, parse_section
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM
+from r1ranker.llm.openai import OpenAILLM
+from r1ranker.llm.servers import is_server, split_spec
 from r1ranker.modelfolder import read_ranker
-from r1ranker.rankers import DRanker, IRanker
+from r1ranker.rankers import LABEL_TOKENS, AnyRanker
 from r1ranker.rollout import rollout
 from r1ranker.types import Candidate, RankingExample, Sampling, Trace, Usage
 
@@ -68,30 +70,35 @@ class Reranker:
     def __init__(self, llm: LLM, config: RankerConfig = UNTRAINED, *, seed: int = 0) -> None:
         self.llm = llm
         self.config = config
-        self.ranker: IRanker | DRanker = config.build(llm.parameters)
+        self.ranker: AnyRanker = config.build(llm.parameters)
         # Choices need no room for new tokens: only a label is read.
-        room = min(config.max_tokens, 64) if self._scores else config.max_tokens
+        room = min(config.max_tokens, LABEL_TOKENS) if self._scores else config.max_tokens
         self.sampling = Sampling(max_tokens=room, sharpness=config.sharpness, seed=seed)
 
     @property
     def _scores(self) -> bool:
-        return self.config.kind == "iterative" and not self.config.thinking
+        return self.config.kind != "direct" and not self.config.thinking
 
     @classmethod
     def load(
         cls, path_or_name: str | Path, *, device: str = "auto", dtype: str = "auto", seed: int = 0, **settings: Any
     ) -> Reranker:
-        """Load a trained folder, a known model's name, or a hub id.
+        """Load a trained folder, a known model's name, a hub id, or `openai:MODEL[@BASE_URL]` (see `llm/openai.py`).
 
+        device, dtype: of a model that is loaded here; a server has its own.
         settings: keys of [ranker] in a recipe (kind, thinking, answer_form, …) in place of those that the
-            folder was trained with.
+            folder was trained with. A model that was not trained here is asked as `UNTRAINED` says; one behind
+            a server that reasons by itself wants thinking=True.
         Raises AssetError for a model that cannot be had, ConfigError for an unknown setting.
         """
+        place, own = locate(path_or_name)
+        config = with_settings(own or UNTRAINED, settings)
+        if isinstance(place, str):
+            return cls(OpenAILLM.from_spec(place), config, seed=seed)
+
         from r1ranker.llm.transformers import TransformersLLM
 
-        folder = fetch_model(str(path_or_name))
-        config = with_settings(read_ranker(folder) or UNTRAINED, settings)
-        llm = TransformersLLM.load(folder, device=device, dtype=dtype)
+        llm = TransformersLLM.load(place, device=device, dtype=dtype)
         llm.name = str(path_or_name)
         return cls(llm, config, seed=seed)
 
@@ -144,6 +151,20 @@ class Reranker:
             yield position, _result(seen.pop(position), trace, top_k, seconds)
 
 
+def locate(path_or_name: str | Path) -> tuple[Path | str, RankerConfig | None]:
+    """Where a model is, and how it was trained to be asked (None: not trained here).
+
+    The place is a folder, fetched if need be, or `openai:…` as it stands.
+    Raises AssetError for a model that cannot be had, ConfigError for an `openai:…` that cannot be read.
+    """
+    name = str(path_or_name)
+    if is_server(name):
+        split_spec(name)
+        return name, None
+    folder = fetch_model(name)
+    return folder, read_ranker(folder)
+
+
 def make_example(
     query: str, documents: Sequence[Document], *, history: Sequence[str] = (), id: str = "query"
 ) -> RankingExample:
@@ -163,11 +184,7 @@ def make_example(
 
 def with_settings(config: RankerConfig, settings: dict[str, Any]) -> RankerConfig:
     """The config with some keys changed. Raises ConfigError for a key that does not exist or a wrong value."""
-    from r1ranker.config import parse_config
-
-    if not settings:
-        return config
-    return parse_config({"ranker": {**config.model_dump(), **settings}}, "settings").ranker
+    return parse_section(RankerConfig, {**config.model_dump(), **settings}, "settings") if settings else config
 
 
 def _candidate(index: int, document: Document) -> Candidate:

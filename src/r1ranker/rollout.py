@@ -16,7 +16,7 @@ from r1ranker.types import Completion, RankingExample, Request, Sampling, Trace
 def rollout(
     ranker: Ranker,
     examples: Iterable[RankingExample],
-    llm: LLM,
+    llm: LLM | None = None,
     sampling: Sampling | None = None,
     *,
     concurrency: int = 32,
@@ -30,6 +30,8 @@ def rollout(
 
     Texts that are too long for the LLM's context are cut as `fit.py` says; the trace counts them. An
     example that cannot be made to fit is handed to `on_error`, and the others go on; without it, it raises.
+
+    llm: may be left out for a ranker that asks nothing (a baseline). Raises InputError where one asks all the same.
     """
     if concurrency < 1:
         raise InputError(f"concurrency is {concurrency}; it must be at least 1")
@@ -55,6 +57,8 @@ def rollout(
                 waiting.append((position, ranking, step))
         if not waiting:
             return
+        if llm is None:
+            raise InputError(f"{type(ranker).__name__} needs an LLM: give one, or rank with a baseline")
         requests = [request for _, _, request in waiting]
         # A seed of its own for each round: one seed for all would draw the same noise in every turn.
         seed = random.Random(f"{sampling.seed}/{rounds}").getrandbits(62)
@@ -73,7 +77,7 @@ def rollout(
 def rank_all(
     ranker: Ranker,
     examples: Iterable[RankingExample],
-    llm: LLM,
+    llm: LLM | None = None,
     sampling: Sampling | None = None,
     *,
     concurrency: int = 32,
@@ -83,9 +87,9 @@ def rank_all(
     return [finished[k] for k in sorted(finished)]
 
 
-def _budget(ranker: Ranker, llm: LLM, sampling: Sampling) -> int | None:
-    """Tokens that an example's texts may take; None where the LLM has no limit."""
-    if llm.context_tokens is None:
+def _budget(ranker: Ranker, llm: LLM | None, sampling: Sampling) -> int | None:
+    """Tokens that an example's texts may take; None where there is no LLM, or it has no limit."""
+    if llm is None or llm.context_tokens is None:
         return None
     budget = ranker.text_budget(llm.context_tokens, sampling.max_tokens)
     if budget <= 0:
@@ -96,9 +100,9 @@ def _budget(ranker: Ranker, llm: LLM, sampling: Sampling) -> int | None:
     return budget
 
 
-def _fitted(ranker: Ranker, example: RankingExample, llm: LLM, budget: int | None) -> Ranking:
+def _fitted(ranker: Ranker, example: RankingExample, llm: LLM | None, budget: int | None) -> Ranking:
     """The ranking of the example with texts that fit; its trace says how many were cut."""
-    if budget is None:
+    if llm is None or budget is None:
         return (yield from ranker.rank(example))
     fitting, cut = fit(example, budget, llm.count_tokens)
     trace = yield from ranker.rank(fitting)

@@ -101,13 +101,15 @@ class Request:
 
     With `choices` the reply is one of these texts, closed by `stop`, and the LLM scores them all (no
     thinking); without, it writes freely until `stop`. Requests with the same `session` are turns of one
-    ranking: a backend may keep what it computed for their common prefix.
+    ranking: a backend may keep what it computed for their common prefix. `scored`: the choices' log-probs are
+    what is asked for, and a backend that cannot tell them raises InputError.
     """
 
     prompt: Prompt
     choices: tuple[str, ...] = ()
     session: str = ""
     stop: str = "</answer>"
+    scored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

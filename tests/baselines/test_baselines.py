@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1ranker.baselines import BM25, Baseline, Popularity, RandomRanker, trace
+from r1ranker.baselines import BM25, Baseline, Popularity, RandomRanker
 from r1ranker.errors import MissingExtraError
+from r1ranker.rollout import rank_all
 from r1ranker.types import Candidate, RankingExample
 
 
@@ -20,22 +21,22 @@ def example(texts: list[str], query: str = "", history: tuple[str, ...] = (), id
 
 
 def test_popularity_orders_by_count_and_keeps_ties_in_listed_order() -> None:
-    ranking = Popularity({"c0": 1, "c2": 5, "c3": 1}).rank(example(["a", "b", "c", "d", "e"]))
+    ranking = Popularity({"c0": 1, "c2": 5, "c3": 1}).order(example(["a", "b", "c", "d", "e"]))
     assert ranking == ("c2", "c0", "c3", "c1", "c4")
 
 
 def test_bm25_prefers_the_candidate_that_shares_the_query_words() -> None:
     texts = ["the cat sat", "a dog ran", "The DOG, the dog!", "nothing"]
-    assert BM25().rank(example(texts, query="Dog?")) == ("c2", "c1", "c0", "c3")
+    assert BM25().order(example(texts, query="Dog?")) == ("c2", "c1", "c0", "c3")
 
 
 def test_bm25_weighs_a_rare_word_more() -> None:
     texts = ["common x", "common y", "rare z", "common w"]
-    assert BM25().rank(example(texts, query="common rare"))[0] == "c2"
+    assert BM25().order(example(texts, query="common rare"))[0] == "c2"
 
 
 def test_bm25_reads_the_history_where_there_is_no_query() -> None:
-    assert BM25().rank(example(["Heat", "Star Wars"], history=("Star Trek", "Alien")))[0] == "c1"
+    assert BM25().order(example(["Heat", "Star Wars"], history=("Star Trek", "Alien")))[0] == "c1"
 
 
 @pytest.mark.parametrize(
@@ -51,20 +52,20 @@ def test_bm25_reads_the_history_where_there_is_no_query() -> None:
 )
 def test_bm25_keeps_listed_order_where_it_cannot_tell(texts: list[str], query: str) -> None:
     ranked = example(texts, query=query)
-    assert BM25().rank(ranked) == ranked.ids
+    assert BM25().order(ranked) == ranked.ids
 
 
 def test_bm25_tolerates_an_empty_text() -> None:
-    assert BM25().rank(example(["", "a b", "a"], query="a")) == ("c2", "c1", "c0")
+    assert BM25().order(example(["", "a b", "a"], query="a")) == ("c2", "c1", "c0")
 
 
 def test_bm25_reads_words_of_any_alphabet() -> None:
-    assert BM25().rank(example(["кот спит", "собака Ёж"], query="ёж"))[0] == "c1"
+    assert BM25().order(example(["кот спит", "собака Ёж"], query="ёж"))[0] == "c1"
 
 
 def test_bm25_is_silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        BM25().rank(example(["a b", "c"], query="a"))
+        BM25().order(example(["a b", "c"], query="a"))
     out, err = capfd.readouterr()
     assert (out, err, caplog.records) == ("", "", [])
 
@@ -72,24 +73,24 @@ def test_bm25_is_silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCap
 def test_bm25_names_the_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(MissingExtraError, match=r"r1ranker\[eval\]"):
-        BM25().rank(example(["a"], query="a"))
+        BM25().order(example(["a"], query="a"))
 
 
 def test_random_depends_on_seed_and_id_alone() -> None:
     texts = [str(i) for i in range(20)]
     one, other = example(texts, id="one"), example(texts, id="other")
-    assert RandomRanker(3).rank(one) == RandomRanker(3).rank(one)
-    assert RandomRanker(3).rank(one) != RandomRanker(4).rank(one)
-    assert RandomRanker(3).rank(one) != RandomRanker(3).rank(other)
+    assert RandomRanker(3).order(one) == RandomRanker(3).order(one)
+    assert RandomRanker(3).order(one) != RandomRanker(4).order(one)
+    assert RandomRanker(3).order(one) != RandomRanker(3).order(other)
 
 
 def test_random_is_uniform() -> None:
-    firsts = [RandomRanker().rank(example(["a", "b", "c", "d"], id=str(i)))[0] for i in range(2000)]
+    firsts = [RandomRanker().order(example(["a", "b", "c", "d"], id=str(i)))[0] for i in range(2000)]
     assert all(abs(firsts.count(c) - 500) < 100 for c in ("c0", "c1", "c2", "c3"))  # 5 standard deviations
 
 
 def test_a_trace_has_the_ranking_and_no_turns() -> None:
-    found = trace(Popularity({"c1": 1}), example(["a", "b"]))
+    (found,) = rank_all(Popularity({"c1": 1}), [example(["a", "b"])])
     assert (found.example_id, found.ranking, found.turns) == ("e", ("c1", "c0"), ())
 
 
@@ -103,4 +104,4 @@ def test_every_baseline_ranks_every_id_once(texts: list[str], query: str, counts
     ranked = example(texts, query=query)
     baselines: list[Baseline] = [Popularity(counts), BM25(), RandomRanker()]
     for baseline in baselines:
-        assert sorted(baseline.rank(ranked)) == sorted(ranked.ids)
+        assert sorted(baseline.order(ranked)) == sorted(ranked.ids)

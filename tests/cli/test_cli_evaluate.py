@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from fakeserver import Body, failure, serving
 from r1ranker.cli import compare
+from r1ranker.datasets import read_qrels, read_run
 from r1ranker.evaluation import Report
 
 Invoke = Callable[..., Result]
@@ -27,6 +29,11 @@ def test_a_model_stands_beside_the_baselines(cli: Invoke, tiny_folder: Path, tas
     assert report.facts["versions"]["torch"]
     assert len(report.facts["fingerprint"]) == 64
     assert "report.md" in result.stdout
+    # What went out reads back: three queries with three candidates each, in the order of the scores.
+    runs = Path("runs/evaluate/tiny-tasks/runs")
+    ranked = read_run(runs / "tiny.run")
+    assert [len(documents) for documents in ranked.values()] == [3, 3, 3]
+    assert set(read_qrels(runs / "qrels.txt")) == set(ranked)
 
 
 def test_p_values_compare_with_the_base_model(cli: Invoke, tiny_folder: Path, tasks_file: Path, tmp_path: Path) -> None:
@@ -76,3 +83,35 @@ def test_the_report_folder_is_tried_before_anything_long(cli: Invoke, tiny_folde
     result = cli("evaluate", "--model", tiny_folder, "--dataset", tasks_file, "--out", "file/out")
     assert result.exit_code == 1
     assert "cannot write" in result.stderr
+
+
+def test_first_step_stands_beside_the_others(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
+    result = cli("evaluate", "-m", tiny_folder, "-D", tasks_file, "--ranker", "first-step", "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    report = Report.load("out")
+    assert report.rows[-1].calls == 4
+    assert report.facts["ranker"]["kind"] == "first_step"
+
+
+def test_a_model_behind_a_server_is_measured_and_no_password_saved(
+    cli: Invoke, tasks_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+
+    def answer(body: Body) -> str | tuple[int, Body]:
+        return failure(400, "unsupported", param="seed") if "seed" in body else "<answer>passage 3</answer>"
+
+    with serving(answer) as fake:
+        spec = f"openai:org/m:7b@{fake.url.replace('http://', 'http://me:secret@')}"
+        monkeypatch.setattr("sys.argv", ["r1ranker", "evaluate", "--model", spec])
+        result = cli("evaluate", "--model", spec, "--dataset", tasks_file, "--no-baselines")
+    assert result.exit_code == 0, result.stderr
+    folder = Path("runs/evaluate/org-m-7b-tasks")
+    report = Report.load(folder)
+    assert [row.name for row in report.rows] == ["random", "org/m:7b"]
+    assert report.rows[1].calls == 4 * 2
+    assert report.facts["notes"] == [f"openai:org/m:7b@{fake.url} refuses 'seed': asked without it"]
+    assert report.facts["model"] == f"openai:org/m:7b@{fake.url}"
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+    assert "secret" not in result.output

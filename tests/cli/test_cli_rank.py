@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from factories import ExampleFactory
+from fakeserver import Body, failure, serving
+from r1ranker.cli.console import turns
+
 Invoke = Callable[..., Result]
 DOCS = ("--doc", "Bread is made of flour.", "--doc", "The Tiber flows through Rome.", "--doc", "A whale is a mammal.")
 QUERY = ("--query", "Where is Rome?")
@@ -204,3 +208,78 @@ def test_the_input_is_never_the_output(cli: Invoke, tasks_file: Path) -> None:
     assert result.exit_code == 1
     assert "choose another file" in result.stderr
     assert tasks_file.read_text(encoding="utf-8").count("\n") == 4
+
+
+# First-step scores
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("iterative", 0 + 1 + 3), ("direct", 2), ("first_step", 2)])
+def test_how_many_calls_a_kind_makes(kind: str, calls: int, make_example: ExampleFactory) -> None:
+    assert turns(kind, [make_example(n) for n in (1, 2, 4)]) == calls
+
+
+def test_first_step_scores_all_candidates_in_one_call(cli: Invoke, tiny_folder: Path) -> None:
+    asked = ("rank", *QUERY, *DOCS, "--model", tiny_folder, "--ranker", "first-step", "--trace")
+    (row,) = records(cli(*asked, "--json").stdout)
+    assert (row["usage"]["calls"], row["parse"]) == (1, {"exact": 1})
+    (turn,) = row["trace"]
+    chances = turn["probabilities"]
+    assert turn["remaining"] == ["0", "1", "2"]
+    assert sum(chances.values()) == pytest.approx(1)
+    assert row["ranking"] == sorted(chances, key=lambda i: chances[i])
+    # What an IRanker excludes first is what the first step ranks last.
+    (whole,) = records(cli("rank", *QUERY, *DOCS, "--model", tiny_folder, "--json").stdout)
+    assert whole["ranking"][-1] == row["ranking"][-1]
+    lines = cli(*asked).stdout.splitlines()
+    assert lines[0] == "each candidate's probability of being excluded:"
+    assert [line.split("[")[1][0] for line in lines[1:4]] == row["ranking"][::-1]
+    assert lines[4] == "ranking, best first:"
+
+
+def test_first_step_does_not_think(cli: Invoke, tiny_folder: Path) -> None:
+    result = cli("rank", *QUERY, *DOCS, "--model", tiny_folder, "--ranker", "first-step", "--think")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: settings: kind = 'first_step' scores the candidates and writes nothing: "
+        "set thinking = false (--no-think)\n"
+    )
+
+
+# Models behind a server
+
+
+def test_a_model_behind_a_server_ranks(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+
+    def answer(body: Body) -> str | tuple[int, Body]:
+        if "temperature" in body:
+            return failure(400, "unsupported", param="temperature")
+        left = body["messages"][1]["content"].partition("Candidates:")[2]
+        return f"<think>short</think><answer>passage {3 if 'passage 3' in left else 1}</answer>"
+
+    with serving(answer) as fake:
+        address = fake.url.replace("http://", "http://me:secret@")
+        result = cli("rank", *QUERY, *DOCS, "--model", f"openai:m@{address}", "--think", "--trace")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-3:] == [
+        "1. [1] The Tiber flows through Rome.",
+        "2. [0] Bread is made of flour.",
+        "3. [2] A whale is a mammal.",
+    ]
+    assert "turn 1 of 2: excluded [2] A whale is a mammal. (exact)\n    short\n" in result.stdout
+    assert f"openai:m@{fake.url} refuses 'temperature': asked without it\n" in result.stderr
+    assert "secret" not in result.output
+
+
+def test_a_server_that_fails_is_one_line(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with serving(lambda _: failure(401, "wrong key sk-secret")) as fake:
+        result = cli("rank", *QUERY, *DOCS, "--model", f"openai:m@{fake.url}")
+        scores = cli("rank", *QUERY, *DOCS, "--model", f"openai:m@{fake.url}", "--ranker", "first-step")
+    assert (result.exit_code, result.stdout) == (1, "")
+    refusal = f"error: {fake.url} refuses the key (401): set OPENAI_API_KEY to one that is valid there\n"
+    assert result.stderr == refusal
+    assert (scores.exit_code, scores.stderr.count("\n")) == (1, 1)
+    assert "cannot score given choices" in scores.stderr

@@ -11,11 +11,11 @@ from typing import get_args
 import pytest
 from rich.console import Console
 
-from r1ranker.baselines import Popularity, expected_measures, trace
+from r1ranker.baselines import Popularity, expected_measures
 from r1ranker.errors import InputError, MissingExtraError
 from r1ranker.evaluation import MEASURES, Report, Row, make_row, markdown_table, rich_table, row_of_scores
 from r1ranker.evaluation.table import HEADERS
-from r1ranker.plotting import plot_curve
+from r1ranker.rollout import rank_all
 from r1ranker.types import (
     Candidate,
     Completion,
@@ -43,7 +43,7 @@ def turn(status: ParseStatus) -> Turn:
 def report() -> Report:
     expected = [expected_measures(e) for e in EXAMPLES]
     base = row_of_scores("random", "tiny", {m: [x[m] for x in expected] for m in MEASURES})
-    popular = [trace(Popularity({"a": 2, "b": 1}), e) for e in EXAMPLES]
+    popular = rank_all(Popularity({"a": 2, "b": 1}), EXAMPLES)
     perfect = [
         Trace(
             e.id,
@@ -96,7 +96,7 @@ def test_p_values_pair_with_the_base_row(report: Report) -> None:
 
 
 def test_rows_from_other_data_are_not_compared(report: Report) -> None:
-    popular = [trace(Popularity({}), e) for e in EXAMPLES]
+    popular = rank_all(Popularity({}), EXAMPLES)
     with pytest.raises(InputError, match="the same examples"):
         make_row("x", "other", EXAMPLES, popular, base=report.rows[0])
     with pytest.raises(InputError, match="the same examples"):
@@ -133,7 +133,7 @@ def test_the_json_has_the_documented_shape(report: Report) -> None:
     assert set(data) == {"rows", "base", "facts"}
     assert set(data["rows"][2]) == {
         "name", "dataset", "queries", "measures", "intervals", "p_value", "calls", "prompt_tokens",
-        "completion_tokens", "cached_tokens", "seconds", "parse", "truncated", "per_query",
+        "completion_tokens", "cached_tokens", "seconds", "parse", "truncated", "per_query", "flops", "run_means",
     }  # fmt: skip
     assert data["rows"][2]["intervals"]["MRR"] == [1.0, 1.0]
 
@@ -150,6 +150,8 @@ def test_damaged_reports_are_named(report: Report, tmp_path: Path) -> None:
     for damaged in (whole | {"surprise": 1}, {k: v for k, v in whole.items() if k != "calls"}, []):
         with pytest.raises(InputError, match="not a report's row"):
             Row.from_dict(damaged)
+    older = {k: v for k, v in whole.items() if k not in ("flops", "run_means")}
+    assert Row.from_dict(older).flops == 0.0
 
 
 def test_the_png_is_an_image_of_some_size(report: Report, tmp_path: Path) -> None:
@@ -218,11 +220,3 @@ def test_the_markdown_report_tells_the_facts(report: Report) -> None:
     assert text.startswith("# tiny: 12 queries\n")
     assert "- model: tiny-llm\n" in text
     assert '- versions: {"numpy": "2"}\n' in text
-
-
-@pytest.mark.parametrize("steps", [0, 1, 50])
-def test_a_curve_is_drawn_for_any_number_of_steps(steps: int, tmp_path: Path) -> None:
-    values = [float(i) for i in range(steps)]
-    series = {"total": values, "$format": [float("nan"), *values[1:]][:steps]}
-    plot_curve(range(steps), series, tmp_path / "curve.png", "a run")
-    assert_image(tmp_path / "curve.png")

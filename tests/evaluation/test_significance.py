@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from r1ranker.errors import InputError
-from r1ranker.evaluation import bootstrap_interval, holm, paired_p_value, significance
+from r1ranker.evaluation import bootstrap_interval, bootstrap_intervals, holm, paired_p_value, significance
 
 
 def enumerated(differences: list[float]) -> float:
@@ -80,7 +80,15 @@ def test_same_seed_same_answer_and_chunks_add_up(monkeypatch: pytest.MonkeyPatch
     assert whole == (bootstrap_interval(values, seed=7), paired_p_value(values, 1 - values, seed=7))
     monkeypatch.setattr(significance, "_CHUNK", 1000)
     assert sum(significance._chunks(10_001, 30)) == 10_001
-    assert bootstrap_interval(values, seed=7) == pytest.approx(whole[0], abs=0.01)
+    assert bootstrap_interval(values, seed=7) == whole[0]
+
+
+@pytest.mark.parametrize("chunk", [1_000_000, 700])
+def test_intervals_of_several_measures_are_those_of_each_alone(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {name: np.random.default_rng(k).random(57) for k, name in enumerate("abcde")}
+    alone = {name: bootstrap_interval(values, seed=3) for name, values in columns.items()}
+    monkeypatch.setattr(significance, "_CHUNK", chunk)
+    assert bootstrap_intervals(columns, seed=3) == alone  # bit for bit
 
 
 def test_holm() -> None:

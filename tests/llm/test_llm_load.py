@@ -118,3 +118,10 @@ def test_types_and_devices() -> None:
         pick_dtype("fp8", cpu)
     with pytest.raises(ConfigError, match="device 'gpu'"):
         pick_device("gpu")
+
+
+def test_an_encoder_is_refused_for_its_head_would_be_random(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
+    with pytest.raises(AssetError, match=r"model holds an encoder \(BertModel\), which cannot write: choose an LLM"):
+        load_model(folder)

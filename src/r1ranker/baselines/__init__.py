@@ -1,8 +1,19 @@
 """Rankers that need no LLM; every report shows them beside the ones that do."""
 
-from r1ranker.baselines.base import Baseline, trace
+from r1ranker.baselines.base import Baseline
 from r1ranker.baselines.bm25 import BM25
 from r1ranker.baselines.popularity import Popularity
 from r1ranker.baselines.random import RandomRanker, expected_measures
+from r1ranker.baselines.registry import BASELINES, BaselineInfo, baseline_names, fit_baseline
 
-__all__ = ["BM25", "Baseline", "Popularity", "RandomRanker", "expected_measures", "trace"]
+__all__ = [
+    "BASELINES",
+    "BM25",
+    "Baseline",
+    "BaselineInfo",
+    "Popularity",
+    "RandomRanker",
+    "baseline_names",
+    "expected_measures",
+    "fit_baseline",
+]

@@ -1,29 +1,56 @@
-"""What every baseline can do: put an example's candidates in order without an LLM."""
+"""What every baseline can do: rank like any other ranker, only without an LLM."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import sys
+from collections.abc import Iterable, Sequence
 
+from r1ranker.rankers import Ranking
 from r1ranker.types import RankingExample, Trace
 
 
-class Baseline(Protocol):
-    """A ranker that needs no LLM. `name` is what tables call it."""
+class Baseline:
+    """A ranker that asks no LLM: `rollout(baseline, examples)` drives it like any other.
+
+    A subclass gives `scores`, or `order` where it has none.
+
+    name: what tables call it.
+    """
+
+    name: str
 
     @property
-    def name(self) -> str: ...
+    def flops(self) -> float:
+        """What has been computed so far, an estimate: an encoder's 2 x parameters x tokens; 0 for the others."""
+        return 0.0
 
-    def rank(self, example: RankingExample) -> tuple[str, ...]:
-        """Every candidate id exactly once, best first."""
-        ...
+    def scores(self, example: RankingExample) -> Sequence[float]:
+        """A score for each candidate, in listed order; higher is better."""
+        raise NotImplementedError
+
+    def order(self, example: RankingExample) -> tuple[str, ...]:
+        """Every candidate id exactly once, best first; ties keep their listed order."""
+        return by_score(example, self.scores(example))
+
+    def warm(self, examples: Sequence[RankingExample]) -> None:
+        """Compute in batches what ranking these examples will ask for; `rank` gives the same without it."""
+
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:  # noqa: ARG002 - the Ranker protocol
+        """Texts need not fit any LLM: nothing is cut."""
+        return sys.maxsize
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Ask nothing; return a trace without turns."""
+        yield from ()
+        return Trace(example.id, self.order(example))
 
 
-def trace(baseline: Baseline, example: RankingExample) -> Trace:
-    """The baseline's ranking as a trace without turns, so that it is measured like any other ranker."""
-    return Trace(example_id=example.id, ranking=baseline.rank(example))
-
-
-def by_score(example: RankingExample, scores: list[float]) -> tuple[str, ...]:
+def by_score(example: RankingExample, scores: Sequence[float]) -> tuple[str, ...]:
     """Candidate ids by falling score, given in listed order; ties keep their listed order."""
     order = sorted(range(len(scores)), key=lambda i: -scores[i])  # sorted() is stable
     return tuple(example.candidates[i].id for i in order)
+
+
+def steady(scores: Iterable[float]) -> list[float]:
+    """Scores to five significant digits: what a text's neighbours in a batch change lies below."""
+    return [float(f"{score:.5g}") for score in scores]

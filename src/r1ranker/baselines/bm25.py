@@ -6,7 +6,7 @@ import logging
 import re
 from dataclasses import dataclass
 
-from r1ranker.baselines.base import by_score
+from r1ranker.baselines.base import Baseline
 from r1ranker.errors import MissingExtraError
 from r1ranker.types import RankingExample
 
@@ -17,7 +17,7 @@ def tokenize(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class BM25:
+class BM25(Baseline):
     """Orders candidates by the BM25 score of their text.
 
     The query is the example's query, or else the texts of its history joined. The collection is the
@@ -32,13 +32,13 @@ class BM25:
     b: float = 0.75
     name: str = "bm25"
 
-    def rank(self, example: RankingExample) -> tuple[str, ...]:
-        """Every candidate id exactly once, best first."""
+    def scores(self, example: RankingExample) -> list[float]:
+        """BM25 scores; all 0 where the query or every text is without words."""
         query = tokenize(example.query or " ".join(example.history))
         texts = [tokenize(c.text) for c in example.candidates]
         # bm25s fails on an empty query and divides by an average length of 0 where all texts are empty.
         if not query or not any(texts):
-            return example.ids
+            return [0.0] * len(texts)
         try:
             import bm25s
         except ImportError as error:
@@ -46,4 +46,4 @@ class BM25:
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index it builds
         index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
         index.index(texts, show_progress=False)
-        return by_score(example, [float(s) for s in index.get_scores(query)])
+        return [float(s) for s in index.get_scores(query)]

@@ -8,11 +8,12 @@ from math import comb, log2
 
 import numpy as np
 
+from r1ranker.baselines.base import Baseline
 from r1ranker.types import RankingExample
 
 
 @dataclass(frozen=True)
-class RandomRanker:
+class RandomRanker(Baseline):
     """A uniformly random order, drawn anew for each example from `seed` and the example's id.
 
     So the order in which examples are ranked makes no difference. For tables prefer
@@ -22,7 +23,7 @@ class RandomRanker:
     seed: int = 0
     name: str = "random"
 
-    def rank(self, example: RankingExample) -> tuple[str, ...]:
+    def order(self, example: RankingExample) -> tuple[str, ...]:
         """Every candidate id exactly once, best first."""
         rng = np.random.default_rng([self.seed, zlib.crc32(example.id.encode())])
         return tuple(example.ids[i] for i in rng.permutation(len(example.ids)))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import r1ranker
-from r1ranker.cli import data, doctor, evaluate, models, options, rank, train
+from r1ranker.cli import bench, data, doctor, evaluate, models, options, rank, train
 from r1ranker.cli.console import quiet
 from r1ranker.cli.errors import GuardedGroup
 
@@ -73,6 +73,7 @@ app.command(epilog=options.examples("r1ranker demo", "r1ranker demo --out runs/s
 app.command(epilog=rank.EPILOG)(rank.rank)
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(epilog=bench.EPILOG)(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="model")
 app.command(epilog=doctor.EPILOG)(doctor.doctor)

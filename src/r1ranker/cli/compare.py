@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1ranker.cli.console import Bar, CountingLLM, say, turns
+from r1ranker.cli.console import Bar, say, turns
 from r1ranker.cli.errors import on_interrupt, require_writable
 from r1ranker.cli.facts import command_line, machine, versions
 from r1ranker.datasets import Dataset
 from r1ranker.errors import InputError, MissingExtraError
 from r1ranker.evaluation import Report, Row, make_row, paired_p_value, without_relevant
 from r1ranker.evaluation.harness import RANDOM, baseline_rows, random_row, run_ranker
+from r1ranker.evaluation.runs import save_run
+from r1ranker.llm.base import CountingLLM, notes_of
 from r1ranker.reranker import Reranker
 from r1ranker.types import RankingExample
 
@@ -59,19 +61,35 @@ def compare(
     report = _save(rows, base, known, out, seed)
     with on_interrupt(lambda: f"stopped: the rows that were finished are in {out / 'report.json'}"):
         for contender in contenders:
-            row = (done or {}).get(contender.name) or _row(contender, dataset.name, examples, seed, concurrency)
+            row = (done or {}).get(contender.name) or _row(
+                contender, dataset.name, examples, seed, concurrency, out, notes
+            )
             rows.append(row)
+            if notes:
+                known["notes"] = notes
             report = _save(rows, base, known, out, seed)
     return _save(rows, base, {**known, "finished": True}, out, seed) if contenders else report
 
 
-def _row(contender: Contender, name: str, examples: Sequence[RankingExample], seed: int, concurrency: int) -> Row:
+def _row(
+    contender: Contender,
+    name: str,
+    examples: Sequence[RankingExample],
+    seed: int,
+    concurrency: int,
+    out: Path,
+    notes: list[str],
+) -> Row:
     reranker = contender.load()
     with Bar(contender.name, turns(reranker.config.kind, examples)) as bar:
-        llm = CountingLLM(reranker.llm, bar)
+        llm = CountingLLM(reranker.llm, bar.update)
         traces, seconds = run_ranker(
             contender.name, reranker.ranker, examples, llm, reranker.sampling, concurrency=concurrency
         )
+    problem = save_run(out / "runs", contender.name, examples, {t.example_id: t.ranking for t in traces})
+    for text in (*notes_of(reranker.llm), *([problem] if problem else [])):
+        notes.append(text)
+        say(text)
     return make_row(contender.name, name, examples, traces, seconds=seconds, seed=seed)
 
 

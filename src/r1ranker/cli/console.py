@@ -9,14 +9,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-if TYPE_CHECKING:
-    from r1ranker.llm.base import LLM
-    from r1ranker.types import Completion, Request, Sampling
 
 err = Console(stderr=True, highlight=False)
 WIDE = 140
@@ -118,25 +114,6 @@ def clock(seconds: float) -> str:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-class CountingLLM:
-    """An LLM that moves a bar with every completion: turns tell more than rankings, which end all at once."""
-
-    def __init__(self, llm: LLM, bar: Bar) -> None:
-        self.llm, self.bar, self.calls = llm, bar, 0
-        self.name, self.parameters, self.context_tokens = llm.name, llm.parameters, llm.context_tokens
-
-    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `LLM.complete`."""
-        completions = self.llm.complete(requests, sampling)
-        self.calls += len(completions)
-        self.bar.update(self.calls)
-        return completions
-
-    def count_tokens(self, text: str) -> int:
-        """See `LLM.count_tokens`."""
-        return self.llm.count_tokens(text)
 
 
 def turns(kind: str, examples: Sequence[Any]) -> int:

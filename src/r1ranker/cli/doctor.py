@@ -30,9 +30,12 @@ _EXTRAS = (
     ("peft", "lora", "LoRA"),
     ("ir_measures", "eval", "measures"),
     ("bm25s", "eval", "BM25"),
+    ("sentence_transformers", "embeddings", "embeddings, cross-encoders, routers"),
+    ("cornac", "recommenders", "BPR and SASRec"),
     ("scipy", "eval", "significance"),
     ("matplotlib", "eval", "plots"),
     ("tensorboard", "train", "TensorBoard"),
+    ("openai", "openai", "OpenAI-compatible servers"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,30 +56,29 @@ def evaluate(
     settings = options.given(kind=kind, thinking=think, answer_form=answer_form, layout=layout, max_tokens=max_tokens)
     data = options.load_data(dataset, source, options.key_values(option or []))
 
-    from r1ranker.assets import fetch_model
     from r1ranker.cli.compare import Contender, compare
-    from r1ranker.cli.facts import short_name
     from r1ranker.evaluation import rich_table
     from r1ranker.evaluation.harness import RANDOM
-    from r1ranker.modelfolder import read_ranker
-    from r1ranker.reranker import UNTRAINED, Reranker, with_settings
+    from r1ranker.llm.servers import without_credentials
+    from r1ranker.modelfolder import short_name
+    from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
 
     with loading():  # also finds what is missing before anything long begins
-        places = {name: fetch_model(name) for name in (model, base) if name is not None}
-    asked = with_settings(read_ranker(places[model]) or UNTRAINED, settings)
+        places = {name: locate(name) for name in (model, base) if name is not None}
+    asked = with_settings(places[model][1] or UNTRAINED, settings)
 
     def load(name: str) -> Reranker:
-        own = read_ranker(places[name])
+        place, own = places[name]
         config: dict[str, Any] = (asked if own is None else with_settings(own, settings)).model_dump()
         with loading():
-            return Reranker.load(places[name], device=device, seed=seed, **config)
+            return Reranker.load(place, device=device, seed=seed, **config)
 
     name = short_name(model)
-    contenders = [Contender(name, lambda: load(model), trained=read_ranker(places[model]) is not None)]
+    contenders = [Contender(name, lambda: load(model), trained=places[model][1] is not None)]
     if base is not None:
         base_name = short_name(base) if short_name(base) != name else f"{short_name(base)} (base)"
         contenders.insert(0, Contender(base_name, lambda: load(base)))
-    folder = folder or Path("runs/evaluate") / f"{name.replace('/', '-')}-{Path(dataset).stem}"
+    folder = folder or Path("runs/evaluate") / f"{re.sub(r'[/:@]', '-', name)}-{Path(dataset).stem}"
     for text in data.notes:
         say(f"  {text}")
     report = compare(
@@ -90,7 +90,11 @@ def evaluate(
         baselines=baselines,
         seed=seed,
         concurrency=concurrency,
-        facts={"model": model, "base model": base or "none", "ranker": asked.model_dump(mode="json")},
+        facts={
+            "model": without_credentials(model),
+            "base model": without_credentials(base or "none"),
+            "ranker": asked.model_dump(mode="json"),
+        },
     )
     console = out()
     console.print(rich_table(report.rows, report.base, console.width))

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from r1ranker.llm.servers import without_credentials
+
 PACKAGES = ("r1ranker", "torch", "transformers")
 
 
@@ -38,13 +40,5 @@ def machine() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command as it was typed."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def short_name(model: str) -> str:
-    """What tables call a model: its folder's name, with the run's where that is just "model"."""
-    parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
-    if not parts:
-        return str(model)
-    return "/".join(parts[-2:]) if parts[-1] == "model" else parts[-1]
+    """The command as it was typed, but for passwords in web addresses."""
+    return without_credentials(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))

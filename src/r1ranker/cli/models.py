@@ -31,15 +31,16 @@ def list_() -> None:
     from r1ranker.assets import ASSETS, cached
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for header in ("name", "in the cache", "download (PyPI)", "on disk", "licence", "on the hub"):
+    for header in ("name", "kind", "in the cache", "download (PyPI)", "on disk", "licence", "on the hub"):
         table.add_column(header, overflow="fold")
     for asset in ASSETS.values():
-        if asset.kind != "model":
+        if asset.kind == "data":
             continue
         folder = cached(asset.name)
         size = f"{megabytes(folder):,.0f} MB" if folder else f"up to {asset.disk_megabytes:,.0f} MB"
         table.add_row(
             asset.name,
+            "LLM" if asset.kind == "model" else "encoder",
             str(folder) if folder else "no",
             f"{asset.wheel.megabytes:,.0f} MB",
             size,

@@ -20,6 +20,7 @@ class RankerKind(str, Enum):
 
     iterative = "iterative"
     direct = "direct"
+    first_step = "first-step"
 
 
 class AnswerForm(str, Enum):
@@ -37,10 +38,19 @@ class Layout(str, Enum):
     append = "append"
 
 
-Model = Annotated[str, typer.Option("--model", "-m", help="A known name, a folder, or organisation/name on the hub.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A known name, a folder, organisation/name on the hub, or openai:MODEL[@URL] behind a server.",
+    ),
+]
 Kind = Annotated[
     RankerKind | None,
-    typer.Option("--ranker", help="Exclude one candidate a turn, or write the whole list at once."),
+    typer.Option(
+        "--ranker", help="Exclude one candidate a turn, write the whole list at once, or score the first turn."
+    ),
 ]
 Think = Annotated[
     bool | None,
@@ -75,8 +85,8 @@ def examples(*lines: str) -> str:
 
 
 def given(**settings: Any) -> dict[str, Any]:
-    """The settings that were given; choices as plain texts."""
-    return {k: v.value if isinstance(v, Enum) else v for k, v in settings.items() if v is not None}
+    """The settings that were given; choices as a recipe spells them, which is their name."""
+    return {k: v.name if isinstance(v, Enum) else v for k, v in settings.items() if v is not None}
 
 
 def key_values(items: Sequence[str], option: str = "--option") -> dict[str, Any]:
@@ -94,16 +104,9 @@ def key_values(items: Sequence[str], option: str = "--option") -> dict[str, Any]
 
 
 def load_data(name: str, source: Path | str | None, options: dict[str, Any]) -> Dataset:
-    """`load_dataset`, with what it says on stderr, and a message for an option of the wrong kind."""
+    """`load_dataset`, with what it says on stderr."""
     from r1ranker.cli.console import loading
     from r1ranker.datasets import load_dataset
-    from r1ranker.errors import ConfigError
 
-    try:
-        with loading():
-            return load_dataset(name, source=source, **options)
-    except (TypeError, ValueError, AttributeError) as error:
-        if not options:
-            raise
-        said = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        raise ConfigError(f"data set '{name}': an option has a value of the wrong kind ({said}): {error}") from error
+    with loading():
+        return load_dataset(name, source=source, **options)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from r1ranker.cli import options
-from r1ranker.cli.console import Bar, CountingLLM, loading, say, turns
+from r1ranker.cli.console import Bar, loading, say, turns
 from r1ranker.cli.errors import on_interrupt
 from r1ranker.errors import InputError, R1RankerError
+from r1ranker.llm.base import CountingLLM, notes_of
 
 if TYPE_CHECKING:
     from r1ranker.datasets import BadLine
@@ -125,7 +126,7 @@ def _rank(
 
     llm = reranker.llm
     with on_interrupt(kept), Bar("ranking", turns(reranker.config.kind, examples), transient=True) as bar:
-        reranker.llm = CountingLLM(llm, bar)
+        reranker.llm = CountingLLM(llm, bar.update)
         for _, result in reranker.rank_stream(examples, top_k, on_error=None if alone else give_up):
             done += 1
             cut += result.trace.truncated
@@ -135,6 +136,8 @@ def _rank(
                 print(line, file=file, flush=True)
             if as_json or file is None:
                 bar.print(line if as_json else show(result, sharpness, alone=alone))
+    for text in notes_of(llm):
+        say(text)
     if cut:
         say(f"{cut:,} {'text was' if cut == 1 else 'texts were'} cut to fit what the model reads")
     return done, len(errors)

@@ -69,15 +69,17 @@ def show(result: RankResult, sharpness: float | None, *, alone: bool) -> str:
 
 
 def _turn_lines(result: RankResult, turn: Turn, number: int, sharpness: float) -> list[str]:
+    chances = probabilities(turn, sharpness)
+    scored = [_crop(f"    {chances[i]:6.1%}  {_label(result, i)}") for i in sorted(chances, key=lambda i: -chances[i])]
+    if turn.excluded is None and chances:
+        return ["each candidate's probability of being excluded:", *scored]
     if turn.excluded is None:
         reply = turn.request.prompt.prefill + turn.completion.text
         return [f"the model's reply ({_status(turn)}):", *_indented(reply)]
     head = f"turn {number} of {len(result.trace.turns)}: excluded {_label(result, turn.excluded)}"
     lines = [_crop(head, keep=f" ({_status(turn)})")]
-    if chances := probabilities(turn, sharpness):
-        for i in sorted(chances, key=lambda i: -chances[i]):
-            lines.append(_crop(f"    {chances[i]:6.1%}  {_label(result, i)}"))
-        return lines
+    if chances:
+        return lines + scored
     thought = turn.parsed.thought.strip()
     if thought:
         lines += _indented(thought)

@@ -9,9 +9,10 @@ import r1ranker
 from r1ranker.errors import ConfigError
 
 FOLDER = Path(r1ranker.__file__).parent / "recipes"
+BENCHMARKS = Path(r1ranker.__file__).parent / "benchmark" / "recipes"
 
 
-def find_recipe(name: str) -> Path:
+def find_recipe(name: str, folder: Path = FOLDER) -> Path:
     """A recipe's file: an existing path, else one that ships with the package, with or without .toml.
 
     Raises ConfigError for neither, naming the nearest.
@@ -19,7 +20,7 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = {recipe.stem: recipe for recipe in shipped_recipes()}
+    shipped = {recipe.stem: recipe for recipe in shipped_recipes(folder)}
     stem = name.removesuffix(".toml")
     if stem in shipped:
         return shipped[stem]
@@ -28,9 +29,9 @@ def find_recipe(name: str) -> Path:
     raise ConfigError(f"there is no recipe '{name}': {hint} are {', '.join(shipped)}, or give the path of a file")
 
 
-def shipped_recipes() -> list[Path]:
+def shipped_recipes(folder: Path = FOLDER) -> list[Path]:
     """The files of the recipes that ship with the package."""
-    return sorted(FOLDER.glob("*.toml"))
+    return sorted(folder.glob("*.toml"))
 
 
 def about(path: Path) -> str:

@@ -18,7 +18,8 @@ from r1ranker.cli.facts import versions
 from r1ranker.cli.options import load_data
 from r1ranker.config import RunConfig
 from r1ranker.datasets import Dataset
-from r1ranker.datasets.base import normalise, note
+from r1ranker.datasets.base import note
+from r1ranker.datasets.duplicates import near_duplicate_groups
 from r1ranker.errors import InputError, R1RankerError
 from r1ranker.modelfolder import save_ranker
 from r1ranker.types import RankingExample
@@ -65,11 +66,11 @@ def load_examples(config: RunConfig) -> Dataset:
 def mix(datasets: list[Dataset]) -> Dataset:
     """Data sets one after the other; the trainer shuffles them.
 
-    Groups count within their own data set. A query that is tested in one data set is not trained on in another.
+    Groups count within their own data set. A query that is tested in one data set is not trained on in another,
+    nor is a near-duplicate of it.
     """
     if len(datasets) == 1:
         return datasets[0]
-    tested = {normalise(e.query) for d in datasets for e in d.test if e.query}
     taken: set[str] = set()
     train: list[RankingExample] = []
     test: list[RankingExample] = []
@@ -83,13 +84,23 @@ def mix(datasets: list[Dataset]) -> Dataset:
                 for e in examples
             ]
         notes += [f"{dataset.name}: {text}" for text in dataset.notes]
-    kept = [e for e in train if not e.query or normalise(e.query) not in tested]
-    note(notes, len(train) - len(kept), "training examples dropped whose query is tested in another data set")
+    keys = iter(near_duplicate_groups([e.query for e in (*train, *test) if e.query]))
+    asked = [next(keys) if e.query else "" for e in train]
+    tested = set(keys)
+    kept = [e for e, key in zip(train, asked, strict=True) if key not in tested]
+    note(notes, len(train) - len(kept), "training examples dropped: their query is tested in another data set")
     popularity: dict[str, int] = {}
     for dataset in datasets:
         for key, count in dataset.popularity.items():
             popularity[key] = popularity.get(key, 0) + count
-    return Dataset("+".join(d.name for d in datasets), tuple(kept), tuple(test), popularity, tuple(notes))
+    return Dataset(
+        name="+".join(d.name for d in datasets),
+        train=tuple(kept),
+        test=tuple(test),
+        popularity=popularity,
+        notes=tuple(notes),
+        sequences=tuple(sequence for d in datasets for sequence in d.sequences),
+    )
 
 
 def train_run(

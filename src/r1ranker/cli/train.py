@@ -122,8 +122,8 @@ def _compare(run: TrainedRun, datasets: list[Dataset]) -> None:
 def contenders_of(config: RunConfig, model: Path) -> list[Contender]:
     """The base model, asked as the trained one is (and for the whole list at once), and the trained one."""
     from r1ranker.cli.compare import Contender
-    from r1ranker.cli.facts import short_name
     from r1ranker.cli.rank import load_reranker
+    from r1ranker.modelfolder import short_name
 
     base, device = config.model.path, config.model.device
     asked = config.ranker.model_dump()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from r1ranker.baselines import BM25, Baseline, Popularity, expected_measures, trace
+from r1ranker.baselines import BM25, Baseline, Popularity, expected_measures
 from r1ranker.evaluation.measures import MEASURES
 from r1ranker.evaluation.rows import Row, make_row, row_of_scores
 from r1ranker.llm.base import LLM
 from r1ranker.rankers import Ranker
-from r1ranker.rollout import rollout
+from r1ranker.rollout import rank_all, rollout
 from r1ranker.types import RankingExample, Sampling, Trace
 
 RANDOM = "random"
@@ -22,13 +22,13 @@ def run_ranker(
     name: str,
     ranker: Ranker,
     examples: Sequence[RankingExample],
-    llm: LLM,
+    llm: LLM | None = None,
     sampling: Sampling | None = None,
     *,
     concurrency: int = 32,
     progress: Progress | None = None,
 ) -> tuple[list[Trace], float]:
-    """Rank all examples with an LLM; returns the traces in their order, and the seconds it took."""
+    """Rank all examples, with an LLM if the ranker asks one; returns the traces in their order, and the seconds."""
     sampling = sampling or Sampling()
     traces: dict[int, Trace] = {}
     begin = time.perf_counter()
@@ -62,6 +62,6 @@ def baseline_rows(
         baselines.insert(0, Popularity(popularity, name=name))
     for baseline in baselines:
         begin = time.perf_counter()
-        traces = [trace(baseline, example) for example in examples]
+        traces = rank_all(baseline, examples)
         seconds = time.perf_counter() - begin
         yield make_row(baseline.name, dataset, examples, traces, base=base, seconds=seconds, seed=seed)

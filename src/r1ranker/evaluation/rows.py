@@ -10,10 +10,13 @@ from typing import Any, get_args
 
 from r1ranker.errors import InputError
 from r1ranker.evaluation.measures import MEASURES, per_query
-from r1ranker.evaluation.significance import bootstrap_interval, paired_p_value
-from r1ranker.types import ParseStatus, RankingExample, Trace, Usage
+from r1ranker.evaluation.outcomes import Outcome
+from r1ranker.evaluation.significance import bootstrap_intervals, paired_p_value
+from r1ranker.types import ParseStatus, RankingExample, Trace
 
 STATUSES: tuple[str, ...] = get_args(ParseStatus)
+LATER = {"flops", "run_means"}
+"""Fields that a report of version 0.1 lacks."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Row:
     parse: how many turns have each parse status; all four are listed.
     truncated: texts that were cut to fit the model's context.
     per_query: each measure's values in example order.
+    flops: floating-point operations for all queries together, an estimate; 0 where none is made.
+    run_means: the MRR of each run, where a ranker ran with several seeds (`per_query` holds means over them,
+        the costs are sums).
     """
 
     name: str
@@ -42,6 +48,8 @@ class Row:
     parse: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
     truncated: int = 0
     per_query: dict[str, list[float]] = field(default_factory=dict)
+    flops: float = 0.0
+    run_means: list[float] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -52,8 +60,8 @@ class Row:
         """The inverse of `to_dict`. Raises InputError for a missing or an unknown key."""
         try:
             intervals = {m: (float(low), float(high)) for m, (low, high) in data["intervals"].items()}
-            known = {f.name for f in fields(cls)}
-            if missing := known - set(data):
+            needed = {f.name for f in fields(cls)} - LATER
+            if missing := needed - set(data):
                 raise KeyError(min(missing))
             return cls(**{**data, "intervals": intervals})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -78,17 +86,39 @@ def make_row(
 
     Raises InputError as `per_query` does, and where `base` has other queries.
     """
-    values = per_query({t.example_id: t.ranking for t in traces}, examples)
-    usage = sum((t.usage for t in traces), Usage())
-    statuses = Counter(turn.parsed.status for t in traces for turn in t.turns)
+    return row_of_outcomes(
+        name, dataset, examples, [list(map(Outcome.of, traces))], base=base, seconds=seconds, seed=seed
+    )
+
+
+def row_of_outcomes(
+    name: str,
+    dataset: str,
+    examples: Sequence[RankingExample],
+    runs: Sequence[Sequence[Outcome]],
+    *,
+    base: Row | None = None,
+    seconds: float = 0.0,
+    flops: float = 0.0,
+    seed: int = 0,
+) -> Row:
+    """`make_row` for one or more runs over the same examples: measures are means over the runs, costs sums."""
+    measured = [per_query({o.example_id: o.ranking for o in run}, examples) for run in runs]
+    values = {m: [fmean(v) for v in zip(*(run[m] for run in measured), strict=True)] for m in MEASURES}
+    outcomes = [outcome for run in runs for outcome in run]
+    statuses: Counter[str] = Counter()
+    for outcome in outcomes:
+        statuses.update(outcome.parse)
     return replace(
         row_of_scores(name, dataset, values, base=base, seconds=seconds, seed=seed),
-        calls=usage.calls,
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        cached_tokens=usage.cached_tokens,
-        parse={status: statuses[status] for status in get_args(ParseStatus)},
-        truncated=sum(t.truncated for t in traces),
+        calls=sum(o.calls for o in outcomes),
+        prompt_tokens=sum(o.prompt_tokens for o in outcomes),
+        completion_tokens=sum(o.completion_tokens for o in outcomes),
+        cached_tokens=sum(o.cached_tokens for o in outcomes),
+        parse={status: statuses[status] for status in STATUSES},
+        truncated=sum(o.truncated for o in outcomes),
+        flops=flops,
+        run_means=[fmean(run["MRR"]) for run in measured],
     )
 
 
@@ -121,7 +151,7 @@ def row_of_scores(
         dataset=dataset,
         queries=queries,
         measures={m: fmean(v) for m, v in scores.items()},
-        intervals={m: bootstrap_interval(v, seed=seed) for m, v in scores.items()},
+        intervals=bootstrap_intervals(scores, seed=seed),
         p_value=None if base is None else paired_p_value(scores["MRR"], base.per_query["MRR"], seed=seed),
         seconds=seconds,
         per_query=scores,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,16 +18,24 @@ def bootstrap_interval(
 
     Deterministic in `seed`. Raises InputError for no values, or a confidence outside (0, 1).
     """
-    if not len(values):
+    return bootstrap_intervals({"": values}, confidence, resamples, seed)[""]
+
+
+def bootstrap_intervals(
+    columns: Mapping[str, Sequence[float]], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """`bootstrap_interval` of several measures of the same queries, which are drawn once for all of them."""
+    data = np.asarray(list(columns.values()), dtype=np.float64)  # (measures, queries)
+    if not data.size:
         raise InputError("an interval needs at least one value: evaluate at least one query")
     if not 0 < confidence < 1:
         raise InputError(f"confidence is {confidence}; it must lie between 0 and 1, like 0.95")
-    data, rng = np.asarray(values, dtype=np.float64), np.random.default_rng(seed)
-    means = np.concatenate(
-        [data[rng.integers(0, len(data), (rows, len(data)))].mean(axis=1) for rows in _chunks(resamples, len(data))]
-    )
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    queries, rng = data.shape[1], np.random.default_rng(seed)
+    draws = (rng.integers(0, queries, (rows, queries)) for rows in _chunks(resamples, queries))
+    # Column by column, so that the sums are rounded as they would be for that column alone.
+    means = np.concatenate([np.stack([column[drawn].mean(axis=1) for column in data]) for drawn in draws], axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
+    return {name: (float(low[k]), float(high[k])) for k, name in enumerate(columns)}
 
 
 def paired_p_value(a: Sequence[float], b: Sequence[float], resamples: int = 9_999, seed: int = 0) -> float:

@@ -32,6 +32,33 @@ class LLM(Protocol):
         """How many tokens a user's text takes."""
 
 
+def notes_of(llm: LLM) -> tuple[str, ...]:
+    """What a backend has to tell of how it could be asked, such as a setting that a server refuses."""
+    return tuple(getattr(llm, "notes", ()))
+
+
+class CountingLLM:
+    """An LLM that tells how many completions it has made: turns say more of progress than rankings do.
+
+    on_calls: called with the number so far, after every batch.
+    """
+
+    def __init__(self, llm: LLM, on_calls: Callable[[int], None]) -> None:
+        self.llm, self.on_calls, self.calls = llm, on_calls, 0
+        self.name, self.parameters, self.context_tokens = llm.name, llm.parameters, llm.context_tokens
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `LLM.complete`."""
+        completions = self.llm.complete(requests, sampling)
+        self.calls += len(completions)
+        self.on_calls(self.calls)
+        return completions
+
+    def count_tokens(self, text: str) -> int:
+        """See `LLM.count_tokens`."""
+        return self.llm.count_tokens(text)
+
+
 class ScriptedLLM:
     """A fake that answers from a script: a list of texts taken in turn, or a function of the request.
 

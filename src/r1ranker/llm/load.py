@@ -59,6 +59,8 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
         base = _base_of(adapter)
     elif not (folder / "config.json").exists():
         raise AssetError(f"{folder} holds no model: there is no config.json and no adapter_config.json in it")
+    elif encoder := _encoder(folder / "config.json"):
+        raise AssetError(f"{folder} holds an encoder ({encoder}), which cannot write: choose an LLM")
     where = pick_device(device)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -82,6 +84,16 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
         model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     model.to(where).eval()
     return model, tokenizer
+
+
+def _encoder(config: Path) -> str:
+    """The architecture of a model without a language head, which would be made up at random; else an empty text."""
+    try:
+        written = json.loads(config.read_text(encoding="utf-8"))
+        names = [str(name) for name in written.get("architectures") or ()]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return ""  # transformers says what is wrong with it
+    return next((name for name in names if name.endswith("Model") and not name.endswith("HeadModel")), "")
 
 
 def _base_of(adapter: Path) -> Path:

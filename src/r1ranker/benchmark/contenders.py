@@ -1,0 +1,224 @@
+"""A benchmark's rows: what each ranks with, which data sets it is for, and what decides its results."""
+
+from __future__ import annotations
+
+import difflib
+import gc
+import random
+import time
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Protocol
+
+from r1ranker.baselines import BASELINES, fit_baseline
+from r1ranker.benchmark.cache import Chunk
+from r1ranker.benchmark.config import BenchConfig, RowConfig
+from r1ranker.benchmark.fingerprints import code_fingerprint, digest, model_fingerprint
+from r1ranker.config import RankerConfig
+from r1ranker.datasets import Dataset, example_to_dict
+from r1ranker.errors import ConfigError
+from r1ranker.evaluation import Outcome
+from r1ranker.evaluation.harness import RANDOM, run_ranker
+from r1ranker.files import sha256
+from r1ranker.llm.base import CountingLLM, notes_of
+from r1ranker.llm.servers import without_credentials
+from r1ranker.modelfolder import short_name
+from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
+from r1ranker.types import RankingExample, Sampling
+
+OnCalls = Callable[[int], None]
+_NAMES_A_MODEL = ("cross-encoder",)  # baselines that "all" leaves out, since they need to be told a model
+_SEEDED = ("bpr", "sasrec")
+_CORE = ("answers.py", "fit.py", "parsing.py", "prompts.py", "rankers.py", "rollout.py", "templates/default.toml")
+_SERVER = ("llm/openai.py",)
+_LOCAL = ("llm/chat.py", "llm/kv.py", "llm/load.py", "llm/packing.py", "llm/transformers.py")
+
+
+class Contender(Protocol):
+    """One row.
+
+    together: how many lists are ranked at a time; None ranks all of a data set at once.
+    optional: it is left out, with a note, where a package, a model or what it learns from is missing.
+    """
+
+    name: str
+    config: RowConfig
+    together: int | None
+    uses_llm: bool
+    optional: bool
+
+    def applies(self, dataset: Dataset) -> bool:
+        """Whether it can rank this data set, and is meant to."""
+
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds it runs with; the first alone where nothing in it is random."""
+
+    def identity(self, dataset: Dataset) -> dict[str, Any]:
+        """Everything that decides its results but the lists and the seed, as JSON values."""
+
+    def steps(self, examples: Sequence[RankingExample]) -> int:
+        """How many steps of progress these lists are."""
+
+    def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:
+        """Rank the lists; the result depends on nothing that was ranked before. on_calls: told of LLM calls so far."""
+
+    def close(self) -> None:
+        """Give memory back."""
+
+
+class ModelRow:
+    """A model, asked in some way; loaded when it is first needed."""
+
+    uses_llm = True
+    optional = False
+
+    def __init__(self, row: RowConfig, bench: BenchConfig) -> None:
+        assert row.model is not None
+        self.config = row
+        self.together: int | None = bench.concurrency
+        self._bench = bench
+        self._place, trained = locate(row.model)
+        self.asked: RankerConfig = with_settings(trained or UNTRAINED, row.ranker)
+        self.asked.build(None)  # a file of templates that cannot be read is told before anything long begins
+        self.name = row.name or f"{short_name(row.model)} {self.asked.kind}"
+        self._loaded: Reranker | None = None
+
+    def applies(self, dataset: Dataset) -> bool:
+        return _wanted(self.config, dataset)
+
+    def seeds(self) -> tuple[int, ...]:
+        return self._bench.seeds if self.config.temperature else self._bench.seeds[:1]
+
+    def identity(self, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002 - a model is the same for all
+        templates = self.asked.templates
+        return {
+            **self._backend(),
+            "ranker": self.asked.model_dump(mode="json", exclude={"templates"}),
+            "templates": sha256(Path(templates)) if templates else "",
+            "temperature": self.config.temperature,
+        }
+
+    def _backend(self) -> dict[str, str]:
+        if isinstance(self._place, str):  # a server
+            return {"model": without_credentials(self._place), "code": code_fingerprint(*_CORE, *_SERVER)}
+        from r1ranker.llm.load import pick_device, pick_dtype
+
+        device = pick_device(self._bench.device)
+        return {
+            "model": model_fingerprint(self._place),
+            "device": device.type,
+            "dtype": str(pick_dtype(self._bench.dtype, device)),
+            "code": code_fingerprint(*_CORE, *_LOCAL),
+        }
+
+    def steps(self, examples: Sequence[RankingExample]) -> int:
+        if self.asked.kind == "iterative":
+            return sum(len(e.candidates) - 1 for e in examples)
+        return sum(len(e.candidates) > 1 for e in examples)
+
+    def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:  # noqa: ARG002
+        reranker = self._load()
+        # Prefixes that earlier chunks left would decide what this one costs, and after a stop they are not there.
+        if prefixes := getattr(reranker.llm, "prefixes", None):
+            prefixes.clear()
+        given = reranker.sampling
+        # A seed of its own for each chunk: one for all would draw the same noise in every chunk.
+        drawn = random.Random(f"{seed}/{examples[0].id}").getrandbits(62)
+        sampling = Sampling(self.config.temperature, given.max_tokens, given.sharpness, drawn)
+        llm = CountingLLM(reranker.llm, on_calls)
+        traces, seconds = run_ranker(self.name, reranker.ranker, examples, llm, sampling, concurrency=len(examples))
+        outcomes = tuple(map(Outcome.of, traces))
+        computed = sum(o.prompt_tokens - o.cached_tokens + o.completion_tokens for o in outcomes)
+        flops = 2.0 * (reranker.llm.parameters or 0) * computed
+        return Chunk(outcomes, seconds, flops, notes_of(reranker.llm))
+
+    def close(self) -> None:
+        self._loaded = None
+        gc.collect()
+
+    def _load(self) -> Reranker:
+        if self._loaded is None:
+            self._loaded = Reranker.load(
+                self._place, device=self._bench.device, dtype=self._bench.dtype, **self.asked.model_dump()
+            )
+        return self._loaded
+
+
+class BaselineRow:
+    """A baseline, fitted to each data set anew."""
+
+    uses_llm = False
+    together: int | None = None
+
+    def __init__(self, row: RowConfig, bench: BenchConfig, *, optional: bool = False) -> None:
+        assert row.baseline is not None
+        self.optional = optional
+        if row.baseline not in BASELINES:
+            near = difflib.get_close_matches(row.baseline, list(BASELINES), n=1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            raise ConfigError(f"unknown baseline '{row.baseline}'{hint}; there are {', '.join(BASELINES)}")
+        known = BASELINES[row.baseline].options
+        if odd := [key for key in row.options if key not in known]:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            raise ConfigError(f"baseline '{row.baseline}' has no option '{odd[0]}': {there}")
+        if row.baseline in _NAMES_A_MODEL and "model" not in row.options:
+            raise ConfigError(
+                f"baseline '{row.baseline}' has no model of its own: give it [[rows]] with baseline = "
+                f'"{row.baseline}" and options = {{ model = "..." }}'
+            )
+        self.config = row
+        self.baseline = row.baseline
+        self.name = row.name or row.baseline
+        self._bench = bench
+
+    def applies(self, dataset: Dataset) -> bool:
+        scenarios = {example.scenario for example in dataset.test}
+        return _wanted(self.config, dataset) and scenarios <= set(BASELINES[self.baseline].scenarios)
+
+    def seeds(self) -> tuple[int, ...]:
+        return self._bench.seeds if self.baseline in _SEEDED else self._bench.seeds[:1]
+
+    def identity(self, dataset: Dataset) -> dict[str, Any]:
+        encoder = Path(str(self.config.options.get("model", "")))
+        return {
+            "baseline": self.baseline,
+            "options": self.config.options,
+            "encoder": model_fingerprint(encoder) if encoder.is_dir() and encoder.name else "",
+            "learns from": digest(
+                [[example_to_dict(e) for e in dataset.train], dict(dataset.popularity), dataset.sequences]
+            ),
+            "code": code_fingerprint("baselines/*.py"),
+        }
+
+    def steps(self, examples: Sequence[RankingExample]) -> int:
+        return len(examples)
+
+    def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:  # noqa: ARG002 - what takes time is fitting
+        begin = time.perf_counter()
+        baseline = fit_baseline(self.baseline, dataset, examples, seed=seed, **self.config.options)
+        baseline.warm(examples)
+        traces, _ = run_ranker(self.name, baseline, examples)
+        return Chunk(tuple(map(Outcome.of, traces)), time.perf_counter() - begin, baseline.flops)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+def contenders(bench: BenchConfig) -> list[Contender]:
+    """The rows of a benchmark, baselines first. Raises ConfigError for names that stand twice or mean nothing."""
+    named = [name for name in bench.baselines if name != "all"]
+    rows: list[Contender] = []
+    if "all" in bench.baselines:
+        every = [name for name in BASELINES if name not in (*_NAMES_A_MODEL, *named)]
+        rows += [BaselineRow(RowConfig(baseline=name), bench, optional=True) for name in every]
+    rows += [BaselineRow(RowConfig(baseline=name), bench) for name in named]
+    rows += [BaselineRow(row, bench) if row.model is None else ModelRow(row, bench) for row in bench.rows]
+    seen = [row.name for row in rows] + [RANDOM]
+    if twice := next((name for name in seen if seen.count(name) > 1), None):
+        raise ConfigError(f"two rows are called '{twice}': give one of them a 'name' of its own")
+    return rows
+
+
+def _wanted(config: RowConfig, dataset: Dataset) -> bool:
+    return any(fnmatchcase(dataset.name, pattern) for pattern in config.datasets)

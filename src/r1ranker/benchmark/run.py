@@ -1,0 +1,214 @@
+"""Runs a benchmark: every row on every data set it is for, from the cache where the results are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from r1ranker.benchmark.cache import Chunk, ResultCache
+from r1ranker.benchmark.config import BenchConfig
+from r1ranker.benchmark.contenders import Contender, contenders
+from r1ranker.benchmark.fingerprints import digest
+from r1ranker.benchmark.order import OrderRow, listed_anew, sensitivity
+from r1ranker.benchmark.report import BenchReport
+from r1ranker.datasets import DATASETS, Dataset, load_dataset
+from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError
+from r1ranker.evaluation import Outcome, Row, per_query, row_of_outcomes, without_relevant
+from r1ranker.evaluation.harness import RANDOM, random_row
+from r1ranker.types import RankingExample
+
+STATISTICS_SEED = 0
+"""Of the bootstrap and the randomization tests, so that a report made again says the same."""
+
+
+class Watch(Protocol):
+    """Who is told how a benchmark goes."""
+
+    def begin(self, label: str, steps: int) -> None:
+        """A row begins on a data set; it takes so many steps (LLM calls, or lists)."""
+
+    def step(self, done: int) -> None:
+        """So many of its steps are done; those from the cache count."""
+
+    def end(self, text: str) -> None:
+        """It is finished."""
+
+    def say(self, text: str) -> None:
+        """Something worth knowing."""
+
+
+def load_datasets(config: BenchConfig) -> list[Dataset]:
+    """The benchmark's data sets, in order. Raises InputError for one without test examples."""
+    datasets = []
+    for name in config.data.names:
+        dataset = load_dataset(name, source=config.data.source(name), **config.data.options_of(name))
+        if not dataset.test:
+            raise InputError(f"data set '{name}' has no test examples: raise its test_fraction")
+        datasets.append(dataset)
+    return datasets
+
+
+def run_bench(config: BenchConfig, folder: Path, watch: Watch, facts: Mapping[str, Any] | None = None) -> BenchReport:
+    """Run what is not known yet; results are kept in `folder`/cache as they come, so a stopped run goes on.
+
+    facts: what else the report must say (versions, machine, command).
+    Raises ConfigError, AssetError or InputError for what cannot be run, before anything long begins where it can
+    be told. A baseline that stands for itself ("all") is left out in place of it, with a note.
+    """
+    rows = contenders(config)
+    names = [RANDOM, *(row.name for row in rows)]
+    if config.base not in names:
+        raise ConfigError(f"base is '{config.base}', which is no row of this benchmark: it has {', '.join(names)}")
+    per_query({}, [])  # without ir_measures all of the work would be lost on its last step
+    watch.say(f"building {', '.join(config.data.names)}")
+    datasets = load_datasets(config)
+    run = _Run(config, folder / "cache", watch)
+    for dataset in datasets:
+        run.cells.append(random_row(dataset.name, dataset.test[: config.limit], seed=STATISTICS_SEED))
+    for row in rows:
+        try:
+            run.row(row, datasets)
+        finally:
+            row.close()
+    return BenchReport(
+        cells=tuple(run.cells),
+        order=tuple(run.order),
+        base=config.base,
+        scenarios={d.name: d.test[0].scenario for d in datasets},
+        quoted=config.quoted,
+        facts={
+            **(facts or {}),
+            "seeds": list(config.seeds),
+            "data": {d.name: _about(d, config) for d in datasets},
+            **({"notes": run.notes} if run.notes else {}),
+        },
+    )
+
+
+@dataclass
+class _Run:
+    """A benchmark under way, and what has come of it so far."""
+
+    config: BenchConfig
+    folder: Path
+    watch: Watch
+    cells: list[Row] = field(default_factory=list)
+    order: list[OrderRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    caches: dict[str, ResultCache] = field(default_factory=dict)
+
+    def row(self, row: Contender, datasets: Sequence[Dataset]) -> None:
+        """A row on all data sets that it is for."""
+        suited = [dataset for dataset in datasets if row.applies(dataset)]
+        if not suited and not row.optional:
+            self.note(f"the row '{row.name}' suits none of the data sets")
+        left_out: dict[str, list[str]] = {}
+        for dataset in suited:
+            try:
+                self.cell(row, dataset)
+            except (MissingExtraError, AssetError, InputError) as error:
+                if not row.optional:
+                    raise
+                left_out.setdefault(str(error), []).append(dataset.name)
+        for reason, names in left_out.items():
+            self.note(f"'{row.name}' is left out of {', '.join(names)}: {reason}")
+
+    def cell(self, row: Contender, dataset: Dataset) -> None:
+        """A row on one data set, and its order test if it asks an LLM."""
+        limits = [limit for limit in (row.config.limit, self.config.limit) if limit is not None]
+        examples = dataset.test[: min(limits, default=None)]
+        cache, seeds, steps = self.cache(row, dataset), row.seeds(), row.steps(examples)
+        self.watch.begin(f"{dataset.name}: {row.name}", steps * len(seeds))
+        runs = [list(self.chunks(row, dataset, cache, examples, seed, k * steps)) for k, seed in enumerate(seeds)]
+        chunks = [chunk for run in runs for chunk in run]
+        cell = row_of_outcomes(
+            row.name,
+            dataset.name,
+            examples,
+            [_outcomes(run) for run in runs],
+            seconds=sum(chunk.seconds for chunk in chunks),
+            flops=sum(chunk.flops for chunk in chunks),
+            seed=STATISTICS_SEED,
+        )
+        self.cells.append(cell)
+        self.watch.end(f"{dataset.name}: {row.name}: MRR {cell.measures['MRR']:.3f}, {cell.seconds:.1f} s")
+        for text in dict.fromkeys(text for chunk in chunks for text in chunk.notes):
+            self.note(f"'{row.name}': {text}")
+        if row.uses_llm and self.config.order.listings:
+            self.other_orders(row, dataset, cache, examples[: self.config.order.queries])
+
+    def other_orders(
+        self, row: Contender, dataset: Dataset, cache: ResultCache, examples: Sequence[RankingExample]
+    ) -> None:
+        """How much the row depends on the order in which candidates are listed."""
+        listings = [[listed_anew(e, k) for e in examples] for k in range(self.config.order.listings)]
+        steps, seed = row.steps(examples), row.seeds()[0]
+        self.watch.begin(f"{dataset.name}: {row.name}, other orders", steps * len(listings))
+        rankings = [
+            [o.ranking for o in _outcomes(self.chunks(row, dataset, cache, listed, seed, k * steps))]
+            for k, listed in enumerate(listings)
+        ]
+        found = sensitivity(row.name, dataset.name, listings, rankings)
+        self.order.append(found)
+        self.watch.end(f"{dataset.name}: {row.name}: Kendall's tau between listings {found.tau:.2f}")
+
+    def chunks(
+        self,
+        row: Contender,
+        dataset: Dataset,
+        cache: ResultCache,
+        examples: Sequence[RankingExample],
+        seed: int,
+        done: int,
+    ) -> Iterator[Chunk]:
+        """The results for all examples, chunk by chunk. done: steps that went before."""
+        size = row.together or len(examples)
+        for start in range(0, len(examples), size):
+            part = examples[start : start + size]
+            chunk = cache.get(seed, part)
+            if chunk is None:
+                chunk = row.rank(dataset, part, seed, partial(self.step, done))
+                cache.put(seed, part, chunk)
+            done += row.steps(part)
+            self.watch.step(done)
+            yield chunk
+
+    def step(self, before: int, calls: int) -> None:
+        """So many calls are made, after other steps."""
+        self.watch.step(before + calls)
+
+    def cache(self, row: Contender, dataset: Dataset) -> ResultCache:
+        """The row's results; a model's are the same file for all data sets."""
+        identity = row.identity(dataset)
+        key = digest(identity)
+        if key not in self.caches:
+            cache = self.caches[key] = ResultCache(self.folder, identity)
+            if cache.broken:
+                self.watch.say(f"{cache.path}: broken lines passed over: {cache.broken}; they are computed again")
+        return self.caches[key]
+
+    def note(self, text: str) -> None:
+        """Say it, and put it in the report, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.watch.say(text)
+
+
+def _outcomes(chunks: Sequence[Chunk] | Iterator[Chunk]) -> list[Outcome]:
+    return [outcome for chunk in chunks for outcome in chunk.outcomes]
+
+
+def _about(dataset: Dataset, config: BenchConfig) -> dict[str, Any]:
+    used = dataset.test[: config.limit]
+    return {
+        "source": config.data.source(dataset.name) or ("fetched" if dataset.name in DATASETS else "-"),
+        "options": config.data.options_of(dataset.name),
+        "test queries": f"{len(used):,} of {len(dataset.test):,}",
+        "train examples": len(dataset.train),
+        "without a relevant candidate": without_relevant(used),
+        "fingerprint": dataset.fingerprint()[:16],
+        "notes": list(dataset.notes),
+    }

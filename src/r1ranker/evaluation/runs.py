@@ -1,0 +1,30 @@
+"""Rankings as TREC run files, beside the qrels that go with them: for trec_eval and other tools."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from r1ranker.datasets.trec_files import write_qrels, write_run
+from r1ranker.errors import InputError
+from r1ranker.types import RankingExample
+
+
+def save_run(folder: Path, name: str, examples: Sequence[RankingExample], rankings: Mapping[str, Sequence[str]]) -> str:
+    """Write `folder`/NAME.run and qrels.txt; returns why that cannot be, or nothing.
+
+    rankings: example id -> candidate ids, best first. Ids with white space cannot stand in a TREC file; such
+    rankings are in the report alone.
+    """
+    try:
+        write_qrels(folder / "qrels.txt", examples)
+        write_run(folder / f"{file_name(name)}.run", rankings, tag=file_name(name))
+    except InputError as error:
+        return f"no run file for '{name}': {error}"
+    return ""
+
+
+def file_name(name: str) -> str:
+    """A row's name as a file's, in letters, digits, dots and hyphens."""
+    return re.sub(r"[^\w.]+", "-", name).strip("-.") or "row"

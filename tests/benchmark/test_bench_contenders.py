@@ -1,0 +1,151 @@
+"""A benchmark's rows: which there are, what they are called, and what tells their results apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchruns import Lists, bench_of
+from r1ranker.baselines import BASELINES
+from r1ranker.benchmark import contenders as module
+from r1ranker.benchmark.contenders import BaselineRow, contenders
+from r1ranker.benchmark.fingerprints import code_fingerprint, digest, model_fingerprint
+from r1ranker.datasets import Dataset, load_dataset
+from r1ranker.errors import AssetError, ConfigError
+
+ANY = Path("lists.jsonl")
+
+
+def names(**settings: Any) -> list[str]:
+    return [row.name for row in contenders(bench_of(ANY, **settings))]
+
+
+def test_all_means_those_that_need_not_be_told_a_model() -> None:
+    assert set(names(baselines=["all"])) == set(BASELINES) - {"cross-encoder"}
+    rows = contenders(bench_of(ANY, baselines=["all", "bm25"]))
+    assert sorted(row.name for row in rows) == sorted(set(BASELINES) - {"cross-encoder"})
+    assert {row.name: row.optional for row in rows}["bm25"] is False
+    assert {row.name: row.optional for row in rows}["bpr"] is True
+
+
+def test_a_model_is_called_by_its_folder_and_how_it_is_asked(tiny_folder: Path) -> None:
+    rows = [{"model": str(tiny_folder)}, {"model": str(tiny_folder), "ranker": {"kind": "direct"}}]
+    assert names(rows=rows, baselines=["bm25"]) == ["bm25", "tiny iterative", "tiny direct"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"baselines": ["bm52"]}, r"unknown baseline 'bm52' \(did you mean 'bm25'\?\)"),
+        ({"baselines": ["bm25", "bm25"]}, "two rows are called 'bm25'"),
+        ({"baselines": ["all"], "rows": [{"baseline": "bm25", "options": {"b": 0.5}}]}, "two rows are called 'bm25'"),
+        ({"rows": [{"baseline": "bm25", "name": "random"}]}, "two rows are called 'random'"),
+        ({"rows": [{"baseline": "bm25", "options": {"k": 1}}]}, "'bm25' has no option 'k': it has k1, b"),
+        ({"rows": [{"baseline": "popularity", "options": {"k": 1}}]}, "'popularity' has no option 'k': it has none"),
+        ({"baselines": ["cross-encoder"]}, "'cross-encoder' has no model of its own"),
+    ],
+)
+def test_rows_that_mean_nothing_are_told_at_once(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        names(**settings)
+
+
+def test_models_that_are_not_there_are_told_at_once(tmp_path: Path, tiny_folder: Path) -> None:
+    with pytest.raises(AssetError, match="no model is called 'smolm2-135m-instruct'"):
+        names(rows=[{"model": "smolm2-135m-instruct"}])
+    with pytest.raises(ConfigError, match=r"missing\.toml"):
+        names(rows=[{"model": str(tiny_folder), "ranker": {"templates": str(tmp_path / "missing.toml")}}])
+
+
+def test_seeds_are_for_what_is_random(tiny_folder: Path) -> None:
+    rows = [{"model": str(tiny_folder), "name": "greedy"}, {"model": str(tiny_folder), "name": "s", "temperature": 1}]
+    made = contenders(bench_of(ANY, baselines=["bm25", "bpr", "sasrec"], rows=rows, seeds=[5, 6]))
+    assert {row.name: row.seeds() for row in made} == {
+        "bm25": (5,), "bpr": (5, 6), "sasrec": (5, 6), "greedy": (5,), "s": (5, 6),
+    }  # fmt: skip
+
+
+def test_steps_are_calls_for_models_and_lists_for_baselines(lists: Lists, tiny_folder: Path) -> None:
+    rows = [{"model": str(tiny_folder), "ranker": {"kind": kind}} for kind in ("iterative", "direct", "first_step")]
+    examples = load_dataset(str(lists(5, candidates=4))).test
+    made = contenders(bench_of(ANY, baselines=["bm25"], rows=rows))
+    assert [row.steps(examples) for row in made] == [5, 15, 5, 5]
+
+
+def baseline(**row: Any) -> BaselineRow:
+    (made,) = contenders(bench_of(ANY, rows=[{"baseline": "bm25", **row}]))
+    assert isinstance(made, BaselineRow)
+    return made
+
+
+def test_a_baseline_is_told_by_its_options_and_what_it_learns_from(lists: Lists) -> None:
+    one = load_dataset(str(lists(6)), test_fraction=0.5)
+    same = baseline().identity(one)
+    assert baseline(name="another").identity(one) == same
+    assert baseline(options={"b": 0.5}).identity(one) != same
+    assert baseline().identity(Dataset("other", (), one.test)) != same
+    assert baseline().identity(Dataset("other", one.train, ())) == same
+    assert baseline().identity(Dataset("other", one.train, (), popularity={"d0": 1})) != same
+    assert baseline().identity(Dataset("other", one.train, (), sequences=(("a", "b"),))) != same
+    assert digest(same)  # plain JSON values
+
+
+def test_baselines_suit_scenarios(lists: Lists) -> None:
+    passages = load_dataset(str(lists(2)))
+    films = load_dataset(str(lists(2, name="films.jsonl", history=True)))
+    made = {row.name: row for row in contenders(bench_of(ANY, baselines=["bm25", "popularity", "label-prior"]))}
+    assert [made[name].applies(films) for name in ("bm25", "popularity", "label-prior")] == [True, True, False]
+    assert [made[name].applies(passages) for name in ("bm25", "popularity", "label-prior")] == [True, False, False]
+
+
+@pytest.fixture
+def model(tiny_folder: Path, tmp_path: Path) -> Any:
+    """A copy of the tiny model whose fingerprint is not remembered."""
+    shutil.copytree(tiny_folder, tmp_path / "copy")
+    yield tmp_path / "copy"
+    model_fingerprint.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"), [("config.json", True), ("tokenizer.json", True), ("asset.json", False), ("README.md", False)]
+)
+def test_a_model_is_told_by_what_it_computes_with(model: Path, tiny_folder: Path, file: str, counts: bool) -> None:
+    with (model / file).open("a", encoding="utf-8") as text:
+        text.write("\n")
+    assert (model_fingerprint(model) != model_fingerprint(tiny_folder)) == counts
+
+
+def test_an_adapter_is_told_by_its_base_too(tmp_path: Path, model: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+
+    def fingerprint(text: str) -> str:
+        (adapter / "adapter_config.json").write_text(text, encoding="utf-8")
+        model_fingerprint.cache_clear()
+        return model_fingerprint(adapter)
+
+    text = json.dumps({"base_model_name_or_path": str(model)})
+    first = fingerprint(text)
+    (model / "config.json").write_text("{}", encoding="utf-8")
+    assert fingerprint(text) != first
+    assert len(fingerprint("{")) == len(fingerprint("{}")) == 64  # loading it says what is wrong
+
+
+def test_code_is_told_by_every_file() -> None:
+    assert code_fingerprint("rankers.py") != code_fingerprint("prompts.py")
+    assert code_fingerprint("rankers.py", "prompts.py") == code_fingerprint("prompts.py", "rankers.py")
+    assert code_fingerprint("baselines/*.py") != code_fingerprint("baselines/b*.py")
+
+
+def test_other_code_tells_results_apart(lists: Lists, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_dataset(str(lists(2)))
+    rows = [{"model": str(tiny_folder)}, {"model": "openai:m@http://me:secret@localhost:1/v1"}]
+    made = contenders(bench_of(ANY, baselines=["bm25"], rows=rows))
+    before = [row.identity(data) for row in made]
+    assert "secret" not in str(before)
+    monkeypatch.setattr(module, "code_fingerprint", lambda *_: "other code")
+    assert all(row.identity(data) != identity for row, identity in zip(made, before, strict=True))

@@ -1,0 +1,111 @@
+"""The pictures: that they are drawn for what reports hold, and that a row keeps its colour."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from r1ranker import plotting
+from r1ranker.plotting import plot_curve, plot_groups, plot_scatter
+
+LONG = "a model whose name is long, with $x$ in it and a_very_long_word_that_has_no_space_to_break_at"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures, as they are saved."""
+    figures: list[Any] = []
+    save = plotting._save
+
+    def keep(figure: Any, path: Path) -> None:
+        figures.append(figure)
+        save(figure, path)
+
+    monkeypatch.setattr(plotting, "_save", keep)
+    return figures
+
+
+def assert_image(path: Path) -> None:
+    data = path.read_bytes()
+    width, height = struct.unpack(">II", data[16:24])
+    assert data.startswith(b"\x89PNG")
+    assert width > 600
+    assert height > 150
+    assert len(data) > 5000
+
+
+@pytest.mark.parametrize("steps", [0, 1, 50])
+def test_a_curve_is_drawn_for_any_number_of_steps(steps: int, tmp_path: Path) -> None:
+    values = [float(i) for i in range(steps)]
+    series = {"total": values, "$format": [float("nan"), *values[1:]][:steps]}
+    plot_curve(range(steps), series, tmp_path / "curve.png", "a run")
+    assert_image(tmp_path / "curve.png")
+
+
+def test_groups_have_a_bar_for_each_value_and_whiskers_from_low_to_high(drawn: list[Any], tmp_path: Path) -> None:
+    series = {"one": [(0.5, 0.4, 0.7), (0.25, 0.25, 0.25)], "none": [None, None], LONG: [(0.1, 0.1 + 1e-17, 0.1), None]}
+    plot_groups(["films", LONG], series, tmp_path / "groups.png", title="a $title$", label="MRR")
+    assert_image(tmp_path / "groups.png")
+    (axes,) = drawn[0].axes
+    bars = [bar for container in axes.containers for bar in getattr(container, "patches", ())]
+    assert sorted(bar.get_height() for bar in bars) == [0.1, 0.25, 0.5]
+    first = next(bar for bar in bars if bar.get_height() == 0.5)
+    assert -0.5 < first.get_x() < first.get_x() + first.get_width() < 0.5
+    whiskers = axes.collections[0].get_segments()
+    assert [list(segment[:, 1]) for segment in whiskers] == [pytest.approx([0.4, 0.7]), pytest.approx([0.25, 0.25])]
+
+
+def colours(figure: Any) -> dict[str, Any]:
+    return {
+        text.get_text(): tuple(handle.get_facecolor()[0] if hasattr(handle, "get_offsets") else handle.get_facecolor())
+        for legend in figure.legends
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+    }
+
+
+def test_a_row_has_its_colour_in_all_pictures_and_no_other_has_it(drawn: list[Any], tmp_path: Path) -> None:
+    names = ["_a name that begins like a private one", *(f"row {k}" for k in range(1, 20))]
+    bar = [(0.5, 0.4, 0.6)]
+    odd = {name: bar if k % 2 else [None] for k, name in enumerate(names)}
+    plot_groups(["a"], dict.fromkeys(names, bar), tmp_path / "a.png", title="", label="")
+    plot_groups(["b"], odd, tmp_path / "b.png", title="", label="")
+    points = {name: (10.0**k, 0.5) for k, name in enumerate(names)}
+    without = {name: None if name == "row 3" else point for name, point in points.items()}
+    plot_scatter({"c": without, "d": points}, tmp_path / "c.png", x_label="x", y_label="y")
+    whole, some, scatter = map(colours, drawn)
+    assert len(set(whole.values())) == len(whole) == 20
+    assert some == {name: whole[name] for name in names[1::2]}
+    assert scatter == whole
+
+
+def inside(figure: Any) -> bool:
+    """Whether all that is written lies within the picture."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    page = figure.bbox
+    # A logarithmic axis also has labels for ticks that are out of sight.
+    texts = [t for axes in figure.axes if axes.get_xscale() == "linear" for t in axes.get_xticklabels()]
+    boxes = [t.get_window_extent(renderer) for t in [*texts, *figure.legends]]
+    return all(b.x0 >= page.x0 - 1 and b.x1 <= page.x1 + 1 and b.y0 >= -1 and b.y1 <= page.y1 + 1 for b in boxes)
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_long_names_are_not_cut_off(drawn: list[Any], tmp_path: Path, count: int) -> None:
+    names = [f"{k} {LONG}" for k in range(count)]
+    bars = {name: [(0.5, 0.4, 0.6)] * 3 for name in names}
+    plot_groups(["films", "music", "games"], bars, tmp_path / "a.png", title="MRR", label="MRR")
+    points = {name: (10.0 + k, 0.5) for k, name in enumerate(names)}
+    plot_scatter({"recommendation, mean of 3": points}, tmp_path / "b.png", x_label="x", y_label="y")
+    assert all(map(inside, drawn))
+    assert all(axes.get_position().width > 0.25 for figure in drawn for axes in figure.axes)
+
+
+def test_nothing_to_draw_is_no_reason_to_fail(tmp_path: Path) -> None:
+    plot_groups(["films"], {"one": [None]}, tmp_path / "a.png", title="", label="")
+    plot_scatter({"films": {"one": None}}, tmp_path / "b.png", x_label="x", y_label="y")
+    assert (tmp_path / "a.png").exists()
+    assert (tmp_path / "b.png").exists()
