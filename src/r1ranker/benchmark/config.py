@@ -26,6 +26,19 @@ NINE = (
 """The paper's data sets, in the order of its tables."""
 
 
+class VariantConfig(Section):
+    """[data.variants.NAME]: a data set once more, judged in another way.
+
+    It is shown in a table of its own. What decides a list, such as its candidates, should stay the same: then
+    nothing is asked again, and only the measures differ.
+    """
+
+    of: str
+    """The data set's name."""
+    options: dict[str, Any] = Field(min_length=1)
+    """Builder options that go over those of the data set, such as ties = "first"."""
+
+
 class BenchData(Section):
     """[data]: the data sets. Keys of `sources` and `options` are names or patterns such as "router-*"."""
 
@@ -34,6 +47,7 @@ class BenchData(Section):
     """The folder with the raw files, where they are not fetched."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Builder options; where several patterns match, later ones go over earlier ones."""
+    variants: dict[str, VariantConfig] = Field(default_factory=dict)
 
     def source(self, name: str) -> str | None:
         """The source of a data set: that of the last pattern that matches."""
@@ -55,6 +69,12 @@ class BenchData(Section):
             for pattern in getattr(self, table):
                 if not any(fnmatchcase(name, pattern) for name in self.names):
                     raise ValueError(f"[data.{table}] '{pattern}' matches none of data.names {list(self.names)}")
+        for name, variant in self.variants.items():
+            if name in self.names or variant.of not in self.names:
+                raise ValueError(
+                    f"[data.variants] '{name}' of '{variant.of}': a variant has a name of its own, and is 'of' one of "
+                    f"data.names {list(self.names)}"
+                )
         return self
 
 
@@ -167,6 +187,8 @@ def _forget_other_data(raw: dict[str, Any], given: Mapping[str, Any]) -> None:
     for table in ("sources", "options"):
         if isinstance(data.get(table), dict):
             data[table] = {key: v for key, v in data[table].items() if key in given.get(table, ()) or not moot(key)}
+    if isinstance(variants := data.get("variants"), dict):
+        data["variants"] = {k: v for k, v in variants.items() if not isinstance(v, dict) or v.get("of") in names}
     for row in raw["rows"] if isinstance(raw.get("rows"), list) else ():
         if isinstance(row, dict) and isinstance(row.get("datasets"), list):
             row["datasets"] = [pattern for pattern in row["datasets"] if not moot(str(pattern))]

@@ -85,7 +85,7 @@ def plot(report: BenchReport, folder: Path) -> list[Path]:
     paths = []
     panels: dict[str, dict[str, tuple[float, float] | None]] = {}
     for scenario in dict.fromkeys(report.scenarios.values()):
-        datasets = [d for d, s in report.scenarios.items() if s == scenario]
+        datasets = [d for d in report.datasets if report.scenarios[d] == scenario]
         series: dict[str, list[tuple[float, float, float] | None]] = {}
         points: dict[str, tuple[float, float] | None] = {}
         for name in report.names:

@@ -42,6 +42,8 @@ class Comparison:
 class BenchReport:
     """cells: a `Row` for each ranker and data set. scenarios: data set -> its scenario, in the order of columns.
 
+    variants: those of the data sets that judge another one's lists in another way; they have a table of their own,
+    and count neither in means nor in costs.
     Raises InputError where a cell stands twice, or names a data set without a scenario.
     """
 
@@ -49,6 +51,7 @@ class BenchReport:
     base: str
     scenarios: Mapping[str, str]
     order: tuple[OrderRow, ...] = ()
+    variants: tuple[str, ...] = ()
     quoted: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -62,8 +65,8 @@ class BenchReport:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """The columns."""
-        return tuple(self.scenarios)
+        """The columns of the main tables."""
+        return tuple(dataset for dataset in self.scenarios if dataset not in self.variants)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -128,6 +131,7 @@ class BenchReport:
                 for (row, dataset), comparison in places.items()
             ],
             "order": [asdict(row) for row in self.order],
+            "variants": list(self.variants),
             "quoted": self.quoted,
             "facts": dict(self.facts),
         }
@@ -145,6 +149,7 @@ class BenchReport:
                 data["base"],
                 data["scenarios"],
                 tuple(OrderRow(**row) for row in data["order"]),
+                tuple(data["variants"]),
                 data["quoted"],
                 data["facts"],
             )

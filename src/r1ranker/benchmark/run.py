@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from r1ranker.datasets import DATASETS, Dataset, load_dataset
 from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError
 from r1ranker.evaluation import Outcome, Row, per_query, row_of_outcomes, without_relevant
 from r1ranker.evaluation.harness import RANDOM, random_row
+from r1ranker.evaluation.runs import file_name, save_run
 from r1ranker.types import RankingExample
 
 STATISTICS_SEED = 0
@@ -41,13 +42,16 @@ class Watch(Protocol):
 
 
 def load_datasets(config: BenchConfig) -> list[Dataset]:
-    """The benchmark's data sets, in order. Raises InputError for one without test examples."""
+    """The benchmark's data sets, in order, and its variants. Raises InputError for one without test examples."""
+    data = config.data
+    wanted = [(name, name, data.options_of(name)) for name in data.names]
+    wanted += [(name, v.of, {**data.options_of(v.of), **v.options}) for name, v in data.variants.items()]
     datasets = []
-    for name in config.data.names:
-        dataset = load_dataset(name, source=config.data.source(name), **config.data.options_of(name))
+    for name, of, options in wanted:
+        dataset = load_dataset(of, source=data.source(of), **options)
         if not dataset.test:
             raise InputError(f"data set '{name}' has no test examples: raise its test_fraction")
-        datasets.append(dataset)
+        datasets.append(replace(dataset, name=name))
     return datasets
 
 
@@ -65,7 +69,7 @@ def run_bench(config: BenchConfig, folder: Path, watch: Watch, facts: Mapping[st
     per_query({}, [])  # without ir_measures all of the work would be lost on its last step
     watch.say(f"building {', '.join(config.data.names)}")
     datasets = load_datasets(config)
-    run = _Run(config, folder / "cache", watch)
+    run = _Run(config, folder, watch)
     for dataset in datasets:
         run.cells.append(random_row(dataset.name, dataset.test[: config.limit], seed=STATISTICS_SEED))
     for row in rows:
@@ -78,6 +82,7 @@ def run_bench(config: BenchConfig, folder: Path, watch: Watch, facts: Mapping[st
         order=tuple(run.order),
         base=config.base,
         scenarios={d.name: d.test[0].scenario for d in datasets},
+        variants=tuple(config.data.variants),
         quoted=config.quoted,
         facts={
             **(facts or {}),
@@ -134,6 +139,9 @@ class _Run:
             seed=STATISTICS_SEED,
         )
         self.cells.append(cell)
+        rankings = {outcome.example_id: outcome.ranking for outcome in _outcomes(runs[0])}
+        if problem := save_run(self.folder / "runs" / file_name(dataset.name), row.name, examples, rankings):
+            self.note(problem)
         self.watch.end(f"{dataset.name}: {row.name}: MRR {cell.measures['MRR']:.3f}, {cell.seconds:.1f} s")
         for text in dict.fromkeys(text for chunk in chunks for text in chunk.notes):
             self.note(f"'{row.name}': {text}")
@@ -185,7 +193,7 @@ class _Run:
         identity = row.identity(dataset)
         key = digest(identity)
         if key not in self.caches:
-            cache = self.caches[key] = ResultCache(self.folder, identity)
+            cache = self.caches[key] = ResultCache(self.folder / "cache", identity)
             if cache.broken:
                 self.watch.say(f"{cache.path}: broken lines passed over: {cache.broken}; they are computed again")
         return self.caches[key]
@@ -203,9 +211,11 @@ def _outcomes(chunks: Sequence[Chunk] | Iterator[Chunk]) -> list[Outcome]:
 
 def _about(dataset: Dataset, config: BenchConfig) -> dict[str, Any]:
     used = dataset.test[: config.limit]
+    variant = config.data.variants.get(dataset.name)
+    name = variant.of if variant else dataset.name
     return {
-        "source": config.data.source(dataset.name) or ("fetched" if dataset.name in DATASETS else "-"),
-        "options": config.data.options_of(dataset.name),
+        "source": config.data.source(name) or ("fetched" if name in DATASETS else "-"),
+        "options": config.data.options_of(name) | (variant.options if variant else {}),
         "test queries": f"{len(used):,} of {len(dataset.test):,}",
         "train examples": len(dataset.train),
         "without a relevant candidate": without_relevant(used),

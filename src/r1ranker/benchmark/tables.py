@@ -37,6 +37,7 @@ EMPTY = Cell("-")
 def tables(report: BenchReport) -> list[Table]:
     """All tables of a report, the most telling first; those without rows are left out."""
     found = [measure_table(report, measure) for measure in SHOWN]
+    found += [variant_table(report, measure) for measure in SHOWN if report.variants]
     found += [
         interval_table(report),
         cost_table(report),
@@ -51,11 +52,45 @@ def tables(report: BenchReport) -> list[Table]:
 
 def measure_table(report: BenchReport, measure: str) -> Table:
     """One measure: a row for each ranker, a column for each data set, and the mean over all data sets."""
-    whole = [c for c in report.cells if report.whole(c)]
-    best = {d: max((c.measures[measure] for c in whole if c.dataset == d), default=None) for d in report.datasets}
     means = {name: report.mean(name, measure) for name in report.names}
     fewer = {c.name: c.queries for c in report.cells if not report.whole(c)}
     top = max((mean for name, mean in means.items() if mean is not None and name not in fewer), default=None)
+
+    def mean(name: str) -> Cell:
+        value = means[name]
+        return EMPTY if value is None else Cell(f"{value:.3f}", value == top and name not in fewer)
+
+    limited = "".join(f" '{name}' ranked the first {queries:,} queries alone." for name, queries in fewer.items())
+    return Table(
+        measure,
+        (*report.datasets, "mean"),
+        tuple((name, (*cells, mean(name))) for name, cells in _measured(report, measure, report.datasets)),
+        f"+ or -: better or worse than '{report.base}' (paired randomization test over queries, p < {ALPHA:g} after "
+        f"Holm's correction for all {len(report.comparisons[measure])} comparisons of {measure}). Bold: the highest. "
+        "A query without a relevant candidate counts 0. The mean is over data sets, for rows that ran on all."
+        + limited,
+        frozenset({report.base}),
+    )
+
+
+def variant_table(report: BenchReport, measure: str) -> Table:
+    """One measure on the variants: the same lists, judged in another way."""
+    options = {name: report.facts.get("data", {}).get(name, {}).get("options", {}) for name in report.variants}
+    told = "; ".join(f"{name}: {', '.join(f'{k} = {v}' for k, v in o.items())}" for name, o in options.items() if o)
+    ran = [row for row in _measured(report, measure, report.variants) if any(cell is not EMPTY for cell in row[1])]
+    return Table(
+        f"{measure}, judged in another way",
+        report.variants,
+        tuple(ran),
+        f"Variants of data sets above, not counted in means and costs. {told}".strip(),
+        frozenset({report.base}),
+    )
+
+
+def _measured(report: BenchReport, measure: str, datasets: Sequence[str]) -> list[tuple[str, tuple[Cell, ...]]]:
+    """A row of cells for each ranker; the best of each column among those that ranked all of it is marked."""
+    whole = [c for c in report.cells if report.whole(c)]
+    best = {d: max((c.measures[measure] for c in whole if c.dataset == d), default=None) for d in datasets}
 
     def cell(name: str, dataset: str) -> Cell:
         if (row := report.cell(name, dataset)) is None:
@@ -71,21 +106,7 @@ def measure_table(report: BenchReport, measure: str) -> Table:
         best_one = report.whole(row) and value == best[dataset]
         return Cell(f"{value:.3f}{compared.mark if compared else ''}", best_one, detail)
 
-    def mean(name: str) -> Cell:
-        value = means[name]
-        return EMPTY if value is None else Cell(f"{value:.3f}", value == top and name not in fewer)
-
-    limited = "".join(f" '{name}' ranked the first {queries:,} queries alone." for name, queries in fewer.items())
-    return Table(
-        measure,
-        (*report.datasets, "mean"),
-        tuple((name, (*(cell(name, d) for d in report.datasets), mean(name))) for name in report.names),
-        f"+ or -: better or worse than '{report.base}' (paired randomization test over queries, p < {ALPHA:g} after "
-        f"Holm's correction for all {len(report.comparisons[measure])} comparisons of {measure}). Bold: the highest. "
-        "A query without a relevant candidate counts 0. The mean is over data sets, for rows that ran on all."
-        + limited,
-        frozenset({report.base}),
-    )
+    return [(name, tuple(cell(name, d) for d in datasets)) for name in report.names]
 
 
 def interval_table(report: BenchReport) -> Table:
@@ -220,7 +241,7 @@ def data_table(report: BenchReport) -> Table:
         ("scenario", *keys),
         tuple(
             (name, tuple(map(Cell, (report.scenarios[name], *(str(facts[name].get(key, "-")) for key in keys)))))
-            for name in report.datasets
+            for name in report.scenarios
             if name in facts
         ),
     )
