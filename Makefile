@@ -3,11 +3,13 @@
 # Each sets up .venv by itself. PYTHON=python3.12 make setup  picks the interpreter (3.10 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+RUNS := .venv/.runs
 READY := .venv/.ready
 
 .PHONY: demo test test-fast lint setup clean
 
-demo: setup
+demo: $(RUNS)
 	$(BIN)/r1ranker demo --out runs/demo
 
 test: setup
@@ -24,13 +26,18 @@ lint: setup
 
 setup: $(READY)
 
-# torch first and pinned: a package that merely needs torch would bring whatever release is newest.
-$(READY): pyproject.toml constraints.txt
+# What the demo needs. torch first and pinned: a package that merely needs torch would bring whatever release is newest.
+$(RUNS): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; found $$($(PYTHON) --version). Try: make setup PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[train,eval]'
+	@touch $(RUNS)
+
+# And what tests and development need beside it.
+$(READY): $(RUNS)
+	$(PIP) --editable '.[dev]'
 	@touch $(READY)
 
 clean:

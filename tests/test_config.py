@@ -231,6 +231,48 @@ def test_the_first_step_never_thinks() -> None:
         parse_section(RankerConfig, {"kind": "first_step", "thinking": True}, "row")
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "exclude_per_turn=0.5",
+        "stop_at=3",
+        "window=5",
+        "tournament=5",
+        "budget_calls=9",
+        "budget_tokens=900",
+        "constrained=true",
+    ],
+)
+def test_a_schedule_is_no_way_to_train(setting: str) -> None:
+    key = setting.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"^--set: ranker\.{key} is a way to rank, not to train"):
+        load_config(None, [f"ranker.{setting}"])
+    assert load_config(None, ["ranker.exclude_per_turn=1", "ranker.stop_at=1"]).ranker == RankerConfig()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"exclude_per_turn": 1.5}, "exclude_per_turn is 1.5: give a whole number from 1, or a share between 0 and 1"),
+        ({"window": 5, "tournament": 5}, "two ways to rank many candidates: give one of them"),
+        ({"stride": 2}, "give window too"),
+        ({"window": 4, "stride": 4}, "stride 4 in a window of 4"),
+        ({"window": 1}, "window: "),
+        ({"advance": 1.0, "tournament": 4}, "advance: "),
+        ({"budget_calls": 0}, "budget_calls: "),
+        ({"kind": "direct", "stop_at": 3}, "for kind = 'iterative', not 'direct'"),
+        ({"kind": "direct", "constrained": True}, "for kind = 'iterative', not 'direct'"),
+        ({"constrained": True, "exclude_per_turn": 0.5}, "constrained answers name one candidate"),
+        ({"kind": "first_step", "exclude_per_turn": 2}, "for kind = 'iterative', not 'first_step'"),
+    ],
+)
+def test_schedules_that_do_not_go_together(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_section(RankerConfig, settings, "row")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_options_are_of_a_data_set_that_is_used() -> None:
     with pytest.raises(ConfigError, match=r"\[data\.options\] names 'passage-5', which is not among data\.names"):
         load_config(None, ["data.options.passage-5.limit=3"])

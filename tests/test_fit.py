@@ -252,3 +252,15 @@ def tiny_llm_count(tiny_tokenizer: object) -> Callable[[str], int]:
 
     chat = ChatEncoder(tiny_tokenizer)
     return lambda text: len(chat.encode_text(text))
+
+
+@by_hand
+def test_only_the_candidates_of_one_prompt_must_fit() -> None:
+    example = sized(10, 3, 8, 1, query=5)
+    # Two at a time: the longest, 10 and 8, and the query take 23.
+    assert fit(example, 23, words, shown=2) == (example, 0)
+    cut, count = fit(example, 19, words, shown=2)
+    assert (sizes(cut), count) == ([7, 3, 7, 1], 2)
+    # Four tokens each for two, beside half of the room for the query: 8 of 16.
+    with pytest.raises(InputError, match=r"2 of its 4 candidates do not fit into 9 tokens"):
+        fit(sized(10, 9, 8, 7, query=5), 9, words, shown=2)

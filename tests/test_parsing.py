@@ -142,6 +142,14 @@ def rank(answer: str, labels: list[str] = MOVIES) -> ParsedAnswer:
     return parse_ranking(reply(answer), labels, IDS[: len(labels)], thinking=True)
 
 
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("Se7en\nToy Story", "exact"), ("Se7en", "repaired"), ("Se7en\nToy Story\nHeat (1995)", "repaired")],
+)
+def test_so_many_as_are_asked_for_are_exact(answer: str, status: str) -> None:
+    assert parse_ranking(reply(answer), MOVIES, IDS[: len(MOVIES)], thinking=True, count=2).status == status
+
+
 def test_every_label_once_a_line_is_exact() -> None:
     assert rank("\n".join(reversed(MOVIES))) == ParsedAnswer("exact", tuple(reversed(IDS)), "Because.", 0, True)
     assert rank("\n  Se7en\n\nToy Story 2 \nToy Story\nHeat (1995)\nThe Godfather: Part II\n").status == "exact"

@@ -39,6 +39,36 @@ def test_recommendation_by_hand(make_example: ExampleFactory) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("scenario", "form", "asked"),
+    [
+        (
+            "recommendation",
+            "name",
+            "Which 3 candidates is the user least likely to choose next? "
+            "Reply with their 3 names only, one a line, the worst first.",
+        ),
+        (
+            "routing",
+            "quote",
+            "Which 3 candidates are the least suitable? "
+            "Reply with the first words of each of the 3, one a line, the worst first.",
+        ),
+        (
+            "passage",
+            "id",
+            "Which 3 passages are the least helpful to answer the query? "
+            'Reply with their 3 labels only, such as "passage 2", one a line, the worst first.',
+        ),
+    ],
+)
+def test_several_are_asked_for(scenario: Scenario, form: AnswerForm, asked: str, make_example: ExampleFactory) -> None:
+    example = make_example(5, scenario=scenario)
+    prompt = build(example, form=form, count=3)
+    assert f"\n\n{asked}\n\nCandidates:\n" in prompt.user
+    assert listing(prompt) == listing(build(example, form=form))
+
+
 def test_routing_lists_name_and_description(make_example: ExampleFactory) -> None:
     prompt = build(make_example(2, scenario="routing"))
     assert listing(prompt) == [
@@ -106,9 +136,24 @@ def test_append_keeps_the_list_whole_and_names_what_is_excluded(make_example: Ex
     whole = prompts[0].user
     assert whole.endswith("\n\nCandidates:\nToy Story (1995)\nHeat (1995)\nCasablanca (1942)\nAlien (1979)")
     assert "xcluded" not in whole
-    assert prompts[1].user == whole + "\n\nAlready excluded: Casablanca (1942)."
-    assert prompts[2].user == whole + "\n\nAlready excluded: Heat (1995); Casablanca (1942)."
+    assert prompts[1].user == whole + "\n\nAlready excluded:\nCasablanca (1942)\n"
+    assert prompts[2].user == whole + "\n\nAlready excluded:\nHeat (1995)\nCasablanca (1942)\n"
     assert len({p.system for p in prompts}) == 1
+
+
+def test_append_names_them_in_the_order_of_exclusion_so_that_a_prompt_only_grows(make_example: ExampleFactory) -> None:
+    example = make_example(4)
+    turns = [("c3",), ("c3", "c1"), ("c3", "c1", "c4")]
+    texts = [
+        build(example, tuple(i for i in example.ids if i not in gone), layout="append", excluded=gone).user
+        for gone in turns
+    ]
+    assert texts[2].endswith("\n\nAlready excluded:\nCasablanca (1942)\nToy Story (1995)\nAlien (1979)\n")
+    assert texts[1].startswith(texts[0])
+    assert texts[2].startswith(texts[1])
+    # What is not in the prompt at all does not matter.
+    one, other = (build(example, ("c1", "c2"), excluded=gone) for gone in (("c3", "c4"), ("c4", "c3")))
+    assert one == other
 
 
 @pytest.mark.parametrize("form", ANSWER_FORMS)

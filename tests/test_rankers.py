@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +10,8 @@ from factories import ExampleFactory
 from r1ranker.answers import ANSWER_FORMS, AnswerForm
 from r1ranker.errors import ConfigError, InputError
 from r1ranker.llm.base import ScriptedLLM
-from r1ranker.rankers import INSTRUCTIONS, LABEL_TOKENS, DRanker, FirstStep, IRanker, Ranker, make_ranker
+from r1ranker.prompted import INSTRUCTIONS, LABEL_TOKENS, Ranker
+from r1ranker.rankers import DRanker, FirstStep, IRanker, make_ranker
 from r1ranker.rollout import rank_all
 from r1ranker.types import Candidate, Completion, ParsedAnswer, RankingExample, Request, Sampling, Scenario, Trace
 
@@ -148,8 +151,25 @@ def test_append_asks_with_one_prefix_and_ranks_alike(make_example: ExampleFactor
     rebuilt, _ = run(IRanker(), example, script)
     assert appended.ranking == rebuilt.ranking
     first, second, third = (r.prompt.user for r in llm.requests)
-    assert second == first + "\n\nAlready excluded: Heat (1995)."
-    assert third == first + "\n\nAlready excluded: Heat (1995); Alien (1979)."
+    # In the order of exclusion: what has been read stays as it is.
+    assert second == first + "\n\nAlready excluded:\nHeat (1995)\n"
+    assert third == second + "Alien (1979)\n"
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_constrained_answers_are_the_labels_that_are_left(make_example: ExampleFactory, thinking: bool) -> None:
+    ranker = IRanker(thinking=thinking, constrained=True)
+    request = ranker.request(make_example(4), ("c1", "c4"))
+    assert (request.answers, request.choices, request.scored) == (("Toy Story (1995)", "Alien (1979)"), (), False)
+    assert (
+        replace(request, answers=()).prompt == IRanker(thinking=thinking).request(make_example(4), ("c1", "c4")).prompt
+    )
+    answer = "Heat (1995)</answer>"
+    trace, _ = run(ranker, make_example(2), [f"Hm.</think><answer>{answer}" if thinking else answer])
+    assert (trace.ranking, trace.turns[0].parsed.status) == (("c1", "c2"), "exact")
+    for several in ({"exclude_per_turn": 2}, {"stop_at": 3}):
+        with pytest.raises(ConfigError, match="constrained answers name one candidate"):
+            IRanker(constrained=True, **several)  # type: ignore[arg-type]
 
 
 def test_a_direct_ranking_is_completed_in_listed_order(make_example: ExampleFactory) -> None:
@@ -240,6 +260,149 @@ def test_the_first_step_does_not_think() -> None:
     assert FirstStep().thinking is False
     with pytest.raises(ConfigError, match=r"'first_step' scores the candidates .*: set thinking = false"):
         FirstStep(thinking=True)
+
+
+# Several exclusions a turn
+
+
+def drive(ranker: IRanker, example: RankingExample, *answers: tuple[float, ...] | str) -> tuple[Trace, list[Request]]:
+    """Answer each turn with its choices' log-probs, or with a text."""
+    ranking, requests = ranker.rank(example), []
+    request = next(ranking)
+    for answer in answers:
+        requests.append(request)
+        scores = () if isinstance(answer, str) else answer
+        try:
+            request = ranking.send(Completion(answer if isinstance(answer, str) else "", choice_logprobs=scores))
+        except StopIteration as stop:
+            return stop.value, requests
+    raise AssertionError("the ranking goes on")
+
+
+def test_two_a_turn_are_the_two_likeliest_exclusions(make_example: ExampleFactory) -> None:
+    ranker = IRanker(thinking=False, exclude_per_turn=2)
+    trace, requests = drive(ranker, make_example(5), (-3.0, -1.0, -2.0, -0.5, -4.0), (-1.0, -2.0, -0.5))
+    assert [t.excluded_ids for t in trace.turns] == [("c4", "c2"), ("c5", "c1")]
+    assert [t.parsed for t in trace.turns] == [ParsedAnswer("exact", ("c4", "c2")), ParsedAnswer("exact", ("c5", "c1"))]
+    assert [t.remaining for t in trace.turns] == [("c1", "c2", "c3", "c4", "c5"), ("c1", "c3", "c5")]
+    assert trace.ranking == ("c3", "c1", "c5", "c2", "c4")
+    assert trace.eliminated == ("c4", "c2", "c5", "c1")
+    assert [r.scored for r in requests] == [True, True]
+    # The wording asks for one: the scores tell the others.
+    assert "Which candidate is the user least likely" in requests[0].prompt.user
+
+
+def test_of_equal_scores_the_last_listed_goes_first(make_example: ExampleFactory) -> None:
+    trace, _ = drive(IRanker(thinking=False, exclude_per_turn=3), make_example(4), (-1.0,) * 4)
+    assert (trace.eliminated, trace.ranking) == (("c4", "c3", "c2"), ("c1", "c2", "c3", "c4"))
+
+
+def test_the_last_turn_excludes_no_more_than_there_are(make_example: ExampleFactory) -> None:
+    trace, requests = drive(
+        IRanker(thinking=False, exclude_per_turn=3), make_example(5), (-5.0, -4.0, -3.0, -2.0, -1.0), "Heat (1995)"
+    )
+    # Of the two that are left one goes, as by default: the choice that is written.
+    assert [t.excluded_ids for t in trace.turns] == [("c5", "c4", "c3"), ("c2",)]
+    assert [r.scored for r in requests] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "counts"),
+    [
+        (0.5, 8, [4, 2, 1]),
+        (0.5, 20, [10, 5, 2, 1, 1]),  # of 5 two, of 3 one, of 2 one
+        (0.1, 5, [1, 1, 1, 1]),  # at least one
+        (0.29, 100, [29, 20, 14, 10, 7, 5, 4, 3, 2, 1, 1, 1, 1, 1]),
+        (0.99, 3, [2]),  # one is left
+        (1, 4, [1, 1, 1]),
+        (7, 4, [3]),
+        (2, 6, [2, 2, 1]),
+    ],
+)
+def test_a_share_takes_few_turns(share: float, n: int, counts: list[int]) -> None:
+    candidates = tuple(Candidate(f"c{k}", f"text {k}") for k in range(n))
+    ranker = IRanker(thinking=False, answer_form="name", exclude_per_turn=share)
+    [trace] = rank_all(ranker, [RankingExample("e", "passage", candidates)], ScriptedLLM(lambda r: r.choices[0]))
+    assert [len(t.excluded_ids) for t in trace.turns] == counts
+    assert ranker.calls(n) == len(counts)
+    assert trace.ranking[1:] == trace.eliminated[::-1]
+
+
+def test_stop_at_orders_what_is_left_by_one_more_turn(make_example: ExampleFactory) -> None:
+    ranker = IRanker(thinking=False, stop_at=3)
+    trace, requests = drive(ranker, make_example(5), "Alien (1979)", "Heat (1995)", (-1.0, -3.0, -2.0))
+    assert [t.excluded_ids for t in trace.turns] == [("c4",), ("c2",), ("c1", "c5")]
+    assert trace.ranking == ("c3", "c5", "c1", "c2", "c4")
+    assert [r.scored for r in requests] == [False, False, True]
+    assert (ranker.calls(5), ranker.calls(3), ranker.calls(2), ranker.calls(1)) == (3, 1, 1, 0)
+    # On the way to it no turn excludes more than lead there.
+    assert IRanker(thinking=False, stop_at=3, exclude_per_turn=4).calls(5) == 2
+
+
+def test_stop_at_no_less_than_the_list_is_the_first_step(make_example: ExampleFactory) -> None:
+    example, scores = make_example(4), (-2.0, -0.5, -1.0, -3.0)
+    trace, _ = drive(IRanker(thinking=False, stop_at=9), example, scores)
+    assert trace.ranking == scored(FirstStep(), example, scores).ranking
+
+
+def test_with_thinking_several_are_named_one_a_line(make_example: ExampleFactory) -> None:
+    ranker = IRanker(exclude_per_turn=2)
+    written = "Heat (1995)\nAlien (1979)", "Toy Story (1995)\nheat", "Casablanca (1942)"
+    trace, requests = drive(ranker, make_example(5), *map(say, written))
+    first, second, third = trace.turns
+    assert (first.parsed.status, first.excluded_ids) == ("exact", ("c2", "c4"))
+    assert "Which 2 candidates is the user least likely to choose next? Reply with their 2 names only" in (
+        requests[0].prompt.user
+    )
+    assert requests[0].choices == ()
+    # "heat" is gone already: one is named, and another turn is needed.
+    assert (second.parsed.status, second.excluded_ids) == ("repaired", ("c1",))
+    assert (third.parsed.status, third.excluded_ids) == ("exact", ("c3",))
+    assert "Which candidate is the user least likely to choose next?" in requests[2].prompt.user
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "excluded"),
+    [
+        ("Heat (1995)\nAlien (1979)", "exact", ("c2", "c4")),
+        ("Alien (1979)\nHeat (1995)", "exact", ("c4", "c2")),  # as written
+        ("1. Heat (1995)\n2. alien", "repaired", ("c2", "c4")),
+        ("Heat (1995) > Alien (1979)", "repaired", ("c2", "c4")),
+        ("Heat (1995)", "repaired", ("c2",)),  # fewer than asked
+        ("Heat (1995)\nHeat (1995)", "repaired", ("c2",)),
+        ("Heat (1995)\nAlien (1979)\nCasablanca (1942)", "repaired", ("c2", "c4")),  # more than asked
+        ("Heat (1995)\nRocky (1976)", "repaired", ("c2",)),
+        ("Rocky (1976)", "defaulted", ("c5",)),  # none: the last one listed
+        ("", "failed", ("c5",)),
+    ],
+)
+def test_what_is_named_is_excluded(
+    answer: str, status: str, excluded: tuple[str, ...], make_example: ExampleFactory
+) -> None:
+    trace, _ = drive(IRanker(exclude_per_turn=2), make_example(5), *[say(answer)] + [say("?")] * 4)
+    assert (trace.turns[0].parsed.status, trace.turns[0].excluded_ids) == (status, excluded)
+
+
+@pytest.mark.parametrize("ranker", [IRanker(thinking=False, exclude_per_turn=2), IRanker(thinking=False, stop_at=3)])
+def test_several_exclusions_need_log_probs_or_thinking(ranker: IRanker, make_example: ExampleFactory) -> None:
+    with pytest.raises(InputError, match=r"example 'e1': the LLM tells 0 of 3 .*set both to 1, or think"):
+        drive(ranker, make_example(3), "Heat (1995)")
+
+
+@pytest.mark.parametrize("several", [0, -1, 1.5, float("nan"), float("inf"), 0.0])
+def test_what_cannot_be_excluded_per_turn(several: float) -> None:
+    with pytest.raises(ConfigError, match=r"exclude_per_turn is .*: give a whole number from 1, or a share"):
+        IRanker(exclude_per_turn=several)
+    with pytest.raises(ConfigError, match="stop_at is 0"):
+        IRanker(stop_at=0)
+
+
+def test_narrowing_leaves_the_best_in_the_order_of_the_last_scores(make_example: ExampleFactory) -> None:
+    ranking = IRanker(thinking=False).narrow(make_example(4), 3)
+    next(ranking)
+    with pytest.raises(StopIteration) as stop:
+        ranking.send(Completion("Heat (1995)</answer>", choice_logprobs=(-1.0, -0.5, -2.0, -3.0)))
+    assert stop.value.value.ranking == ("c4", "c3", "c1", "c2")
 
 
 def test_the_answer_form_follows_scenario_and_size(make_example: ExampleFactory) -> None:

@@ -10,7 +10,8 @@ import pytest
 from factories import ExampleFactory
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM, ScriptedLLM
-from r1ranker.rankers import INSTRUCTIONS, LABEL_TOKENS, DRanker, IRanker
+from r1ranker.prompted import INSTRUCTIONS, LABEL_TOKENS
+from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rollout import rank_all, rollout
 from r1ranker.types import Candidate, Completion, Prompt, RankingExample, Request, Sampling
 

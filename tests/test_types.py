@@ -69,17 +69,19 @@ def test_examples_are_frozen(make_example: ExampleFactory) -> None:
         make_example().id = "other"  # type: ignore[misc]
 
 
-def turn(excluded: str | None, prompt: int, completion: int, cached: int) -> Turn:
+def turn(excluded: tuple[str, ...], prompt: int, completion: int, cached: int) -> Turn:
     counted = Completion("x", prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
     return Turn(("a", "b"), Request(Prompt("s", "u")), counted, ParsedAnswer("exact", ("a",)), excluded)
 
 
 def test_a_trace_sums_its_turns_and_lists_what_they_excluded() -> None:
-    trace = Trace("e", ("c", "a", "b"), (turn("b", 100, 7, 0), turn("a", 90, 5, 60)))
-    assert trace.eliminated == ("b", "a")
+    trace = Trace("e", ("c", "a", "d", "b"), (turn(("b", "d"), 100, 7, 0), turn(("a",), 90, 5, 60)))
+    assert trace.eliminated == ("b", "d", "a")
+    assert [t.excluded for t in trace.turns] == ["b", "a"]
     assert trace.usage == Usage(calls=2, prompt_tokens=190, completion_tokens=12, cached_tokens=60)
-    direct = Trace("e", ("a", "b"), (turn(None, 100, 7, 0),))
+    direct = Trace("e", ("a", "b"), (turn((), 100, 7, 0),))
     assert direct.eliminated == ()
+    assert direct.turns[0].excluded is None
     assert direct.usage == Usage(1, 100, 7, 0)
     assert Trace("e", ("a",)).usage == Usage()
 

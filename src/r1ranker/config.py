@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from r1ranker.answers import QUOTE_WORDS, AnswerForm
 from r1ranker.errors import ConfigError
 from r1ranker.prompts import Layout, PromptTemplates
-from r1ranker.rankers import SCORES_ONLY, AnyRanker, RankerKind, make_ranker
+from r1ranker.rankers import AnyRanker, RankerKind, make_ranker
+from r1ranker.schedules import Budget, ScheduledRanker, Tournament, Windows
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +24,8 @@ else:
 
 Algorithm = Literal["all_actions", "grpo", "ppo"]
 Precision = Literal["auto", "fp32", "bf16"]
+SCHEDULE = ("exclude_per_turn", "stop_at", "window", "tournament", "budget_calls", "budget_tokens")
+"""Keys of [ranker] that change how a list is gone through, and not how the model is asked in a turn."""
 
 
 class Section(BaseModel):
@@ -79,6 +82,24 @@ class RankerConfig(Section):
     """Without thinking: the policy is the softmax of this times a label's mean token log-prob."""
     max_tokens: int = Field(1024, ge=1)
     """Longest completion."""
+    constrained: bool = False
+    """For iterative: only a label that is left can be the answer; without thinking it is written, not scored."""
+    exclude_per_turn: float = 1
+    """For iterative: a whole number, or a share of those that are left, between 0 and 1."""
+    stop_at: int = Field(1, ge=1)
+    """For iterative: once so many are left, one more turn orders them all."""
+    window: int | None = Field(None, ge=2)
+    """Candidates in a prompt; the window slides from the back of the list to its front."""
+    stride: int | None = Field(None, ge=1)
+    """By how many a window moves on; None: half a window."""
+    tournament: int | None = Field(None, ge=2)
+    """Candidates in a prompt; groups of so many play rounds."""
+    advance: float = Field(0.5, gt=0, lt=1)
+    """The share of a tournament's group that goes on."""
+    budget_calls: int | None = Field(None, ge=1)
+    """LLM calls of one list at most; what is not ranked by then stays as it is."""
+    budget_tokens: int | None = Field(None, ge=1)
+    """Tokens of one list at most, read and written."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,15 +108,40 @@ class RankerConfig(Section):
         return {"thinking": False, **raw} if isinstance(raw, Mapping) and raw.get("kind") == "first_step" else raw
 
     @model_validator(mode="after")
-    def _thinks_only_where_it_writes(self) -> RankerConfig:
-        if self.kind == "first_step" and self.thinking:
-            raise ValueError(f"kind = 'first_step' {SCORES_ONLY}")
+    def _fits_together(self) -> RankerConfig:
+        if self.window and self.tournament:
+            raise ValueError("window and tournament are two ways to rank many candidates: give one of them")
+        if self.stride and not self.window:
+            raise ValueError("stride is by how many a window moves on: give window too, or leave it out")
+        if self.kind != "iterative" and (self.exclude_per_turn, self.stop_at, self.constrained) != (1, 1, False):
+            raise ValueError(
+                "exclude_per_turn, stop_at and constrained are for kind = 'iterative', "
+                f"not '{self.kind}': leave them out"
+            )
+        try:
+            self._build(None, PromptTemplates.default())
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         return self
 
-    def build(self, parameters: int | None) -> AnyRanker:
+    @property
+    def schedule(self) -> list[str]:
+        """Which of the keys of a schedule are set; none where a list is gone through as in the paper."""
+        defaults = type(self).model_fields
+        return [name for name in SCHEDULE if getattr(self, name) != defaults[name].default]
+
+    def build(self, parameters: int | None) -> ScheduledRanker:
         """The ranker these settings describe. parameters: the model's size, for the answer form."""
         templates = PromptTemplates.load(Path(self.templates)) if self.templates else PromptTemplates.default()
-        return make_ranker(
+        return self._build(parameters, templates)
+
+    def _build(self, parameters: int | None, templates: PromptTemplates) -> ScheduledRanker:
+        exclusions = {
+            "exclude_per_turn": self.exclude_per_turn,
+            "stop_at": self.stop_at,
+            "constrained": self.constrained,
+        }
+        ranker = make_ranker(
             self.kind,
             thinking=self.thinking,
             answer_form=self.answer_form,
@@ -103,7 +149,16 @@ class RankerConfig(Section):
             layout=self.layout,
             parameters=parameters,
             templates=templates,
+            **(exclusions if self.kind == "iterative" else {}),
         )
+        scheduled: AnyRanker | Windows | Tournament = ranker
+        if self.window:
+            scheduled = Windows(ranker, self.window, self.stride or self.window // 2)
+        if self.tournament:
+            scheduled = Tournament(ranker, self.tournament, self.advance)
+        if self.budget_calls or self.budget_tokens:
+            return Budget(scheduled, self.budget_calls, self.budget_tokens, self.max_tokens)
+        return scheduled
 
 
 class TrainConfig(Section):
@@ -167,6 +222,11 @@ class RunConfig(Section):
             raise ValueError(
                 "ranker.kind = 'first_step' is a way to rank, not to train: train with ranker.kind = 'iterative' and "
                 "ranker.thinking = false, then rank with first_step"
+            )
+        if changed := self.ranker.schedule + ["constrained"] * self.ranker.constrained:
+            raise ValueError(
+                f"ranker.{changed[0]} is a way to rank, not to train: leave it out here, and give it when you rank "
+                "with the trained model"
             )
         if self.train.algorithm == "all_actions" and (self.ranker.thinking or self.ranker.kind == "direct"):
             raise ValueError(

@@ -30,24 +30,27 @@ ELLIPSIS = "…"
 Count = Callable[[str], int]
 
 
-def fit(example: RankingExample, budget: int, count: Count) -> tuple[RankingExample, int]:
+def fit(example: RankingExample, budget: int, count: Count, shown: int | None = None) -> tuple[RankingExample, int]:
     """The example with texts that fit into `budget` tokens, and how many texts were cut or left out.
 
     count: tokens of a text. An example that fits comes back unchanged.
+    shown: how many candidates stand in a prompt at most (None: all); whichever they are, they fit.
     Raises InputError if there are too many candidates, naming how many would fit.
     """
     if _bytes(example) + LINE_TOKENS * (len(example.candidates) + len(example.history)) <= budget:
         return example, 0  # no tokenizer makes more tokens than there are bytes
     texts = [count(c.text) for c in example.candidates]
     lines = [LINE_TOKENS + (count(c.name) if _has_own_name(c) and c.name else 0) for c in example.candidates]
-    allowed = max(budget // 2, budget - sum(texts) - sum(lines))
+    longest, longest_lines = (sorted(sizes, reverse=True)[:shown] for sizes in (texts, lines))
+    allowed = max(budget // 2, budget - sum(longest) - sum(longest_lines))
     query, history, cut = _fit_context(example, allowed, count)
     left = budget - (count(query) if query else 0) - sum(count(h) + LINE_TOKENS for h in history)
-    cap = _common_cap(texts, left - sum(lines))
+    cap = _common_cap(longest, left - sum(longest_lines))
     if cap < min(MIN_TOKENS, max(texts)):
         fitting = _fitting([min(t, MIN_TOKENS) + line for t, line in zip(texts, lines, strict=True)], left)
+        which = "its" if len(longest) == len(texts) else f"{len(longest):,} of its"
         raise InputError(
-            f"example '{example.id}': its {len(texts):,} candidates do not fit into {budget:,} tokens, even cut to "
+            f"example '{example.id}': {which} {len(texts):,} candidates do not fit into {budget:,} tokens, even cut to "
             f"{MIN_TOKENS} tokens each: rank at most {max(1, fitting):,} at once, or shorten their names"
         )
     candidates = tuple(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from r1ranker.config import RankerConfig
 from r1ranker.errors import AssetError
 from r1ranker.files import write_atomic
-from r1ranker.llm.servers import is_server, split_spec
+from r1ranker.llm.servers import VLLM, is_server, split_spec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,11 +53,28 @@ def read_ranker(folder: Path) -> RankerConfig | None:
         raise AssetError(f"{path}: cannot be read ({str(error).splitlines()[0]}); save the model again") from error
 
 
+def gguf_file(place: Path) -> Path | None:
+    """The GGUF file of a place: itself, or the one in a folder that holds no other model; else None.
+
+    Raises AssetError for a file that is not there, or a folder with several.
+    """
+    if place.suffix == ".gguf" and not place.is_dir():
+        if not place.is_file():
+            raise AssetError(f"{place}: there is no such file; r1ranker model export FOLDER --out {place} writes one")
+        return place
+    files = sorted(place.glob("*.gguf"))
+    if not files or (place / "config.json").exists() or (place / "adapter_config.json").exists():
+        return None
+    if len(files) > 1:
+        raise AssetError(f"{place} holds several GGUF files: name one of them, such as {files[0]}")
+    return files[0]
+
+
 def short_name(model: str) -> str:
     """What tables call a model: its folder's name, with the run's where that is just "model"; an API's model name."""
     if is_server(model):
         return split_spec(model)[0]
-    parts = [part for part in Path(model).parts if part not in ("/", ".", "..")]
+    parts = [part for part in Path(model.removeprefix(VLLM)).parts if part not in ("/", ".", "..")]
     if not parts:
         return model
-    return "/".join(parts[-2:]) if parts[-1] == "model" else parts[-1]
+    return "/".join(parts[-2:]) if parts[-1] in ("model", "model.gguf") else parts[-1]

@@ -77,17 +77,20 @@ def parse_choice(reply: str, labels: Sequence[str], ids: Sequence[str], *, think
     return ParsedAnswer(status, (ids[index],), thought, wrong_tags, well_formed)
 
 
-def parse_ranking(reply: str, labels: Sequence[str], ids: Sequence[str], *, thinking: bool) -> ParsedAnswer:
-    """Parse a reply that lists candidates, best first: one a line, or several on one line.
+def parse_ranking(
+    reply: str, labels: Sequence[str], ids: Sequence[str], *, thinking: bool, count: int | None = None
+) -> ParsedAnswer:
+    """Parse a reply that lists candidates, as they are asked for: one a line, or several on one line.
 
-    `exact` is every label once, one a line, and nothing else. Lines that name no candidate are passed
-    over and a candidate counts where it is first named; both make the answer `repaired`.
+    count: how many labels are asked for; None: all. `exact` is so many, each once, one a line, and nothing
+    else. Lines that name no candidate are passed over and a candidate counts where it is first named; both
+    make the answer `repaired`.
     """
     well_formed, wrong_tags = _layout(reply, thinking)
     text, closed = _answer_text(reply)
     lines = [line for line in text.splitlines() if line.strip()]
     named: list[int] = []
-    all_exact = closed and len(lines) == len(labels)
+    all_exact = closed and len(lines) == (len(labels) if count is None else count)
     for line in lines:
         found = find_label(line, labels)
         if found is None or not found[1]:

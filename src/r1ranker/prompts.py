@@ -105,11 +105,16 @@ def build_prompt(
     thinking: bool,
     form: AnswerForm,
     layout: Layout = "rebuild",
+    count: int = 1,
+    excluded: Sequence[str] | None = None,
 ) -> Prompt:
     """The prompt of one turn.
 
     labels: one a candidate of the whole example, in its order.
     remaining: the ids that are left, a subset of the example's.
+    count: how many are to be named in an iterative turn.
+    excluded: the other ids in the order in which they were excluded, so that with `append` a prompt only grows
+        from turn to turn; None lists them in the example's order (a training state is a set and has no other).
     """
     item = item_type(example)
     left = set(remaining)
@@ -122,12 +127,14 @@ def build_prompt(
         query=one_line(example.query),
         history="\n".join(one_line(h) for h in example.history),
     )
-    excluded = [labels[k] for k, i in enumerate(example.ids) if i not in left]
+    gone = [i for i in example.ids if i not in left] if excluded is None else excluded
     note = ""
-    if layout == "append" and excluded:
-        note = "\n\n" + templates.text("turn", "excluded", item=item, excluded="; ".join(excluded))
-    question = templates.text(example.scenario, ranker, item=item)
-    how = templates.text("answer", f"{ranker}_{form}", item=item, n=len(left))
+    if layout == "append" and gone:
+        label_of = dict(zip(example.ids, labels, strict=True))
+        note = "\n\n" + templates.text("turn", "excluded", item=item, excluded="\n".join(label_of[i] for i in gone))
+    wording = "several" if count > 1 else ranker
+    question = templates.text(example.scenario, wording, item=item, count=count)
+    how = templates.text("answer", f"{wording}_{form}", item=item, n=len(left), count=count)
     user = templates.text(
         "turn",
         "user",

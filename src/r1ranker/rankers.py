@@ -1,84 +1,19 @@
-"""DRanker, IRanker (arXiv 2506.21638, section 3) and FirstStep, as generators free of I/O.
-
-A ranker yields a `Request`, is sent a `Completion`, and returns a `Trace`. Whoever drives it decides
-which LLM answers, how many rankers run at once, and whether the answers train it.
-"""
+"""DRanker, IRanker (arXiv 2506.21638, section 3) and FirstStep, as generators free of I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
-from r1ranker.answers import QUOTE_WORDS, AnswerForm, answer_labels, default_answer_form
-from r1ranker.errors import ConfigError, InputError
+from r1ranker.errors import ConfigError
 from r1ranker.parsing import parse_choice, parse_ranking
-from r1ranker.prompts import Layout, PromptTemplates, build_prompt
+from r1ranker.prompted import LABEL_TOKENS, OutOfBudget, PromptedRanker, Ranking, best_first, part_of
+from r1ranker.prompts import build_prompt
 from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request, Trace, Turn
 
 RankerKind = Literal["iterative", "direct", "first_step"]
-INSTRUCTIONS = 256
-"""Tokens kept free for the wording around the texts: the chat template, the question, the tags."""
-LABEL_TOKENS = 64
-"""Tokens kept free for a label that is scored."""
 SCORES_ONLY = "scores the candidates and writes nothing: set thinking = false (--no-think)"
-Ranking = Generator[Request, Completion, Trace]
-
-
-class Ranker(Protocol):
-    """What the rollout driver needs of a ranker."""
-
-    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
-        """Tokens that an example's texts may take beside the wording and an answer of `max_tokens`."""
-
-    def rank(self, example: RankingExample) -> Ranking:
-        """Yield requests, be sent completions, return the trace."""
-
-
-@dataclass(frozen=True)
-class PromptedRanker:
-    """What the rankers share: how candidates are named and prompts are worded.
-
-    thinking: reason in `<think>` first; without, the answer comes at once.
-    answer_form: `None` takes the form that suits the scenario and the model's size.
-    parameters: the model's size, for that choice.
-    """
-
-    thinking: bool = True
-    answer_form: AnswerForm | None = None
-    quote_words: int = QUOTE_WORDS
-    layout: Layout = "rebuild"
-    parameters: int | None = None
-    templates: PromptTemplates = field(default_factory=PromptTemplates.default)
-
-    def form(self, example: RankingExample) -> AnswerForm:
-        """The answer form used for this example."""
-        return self.answer_form or default_answer_form(example.scenario, self.parameters)
-
-    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
-        """Tokens that an example's texts may take in a model that reads `context_tokens`."""
-        return context_tokens - max_tokens - INSTRUCTIONS
-
-    def labels(self, example: RankingExample) -> dict[str, str]:
-        """Candidate id -> label. Labels are those of the whole example and stay the same in every turn."""
-        labels = answer_labels(example, self.form(example), self.quote_words)
-        return dict(zip(example.ids, labels, strict=True))
-
-    def _exclusion(self, example: RankingExample, remaining: Sequence[str]) -> Request:
-        """Asks which of `remaining` is to be excluded; without thinking, with their labels as choices."""
-        labels = self.labels(example)
-        prompt = build_prompt(
-            self.templates,
-            example,
-            list(labels.values()),
-            remaining,
-            ranker="iterative",
-            thinking=self.thinking,
-            form=self.form(example),
-            layout=self.layout,
-        )
-        choices = () if self.thinking else tuple(labels[i] for i in remaining)
-        return Request(prompt, choices, session=example.id)
 
 
 @dataclass(frozen=True)
@@ -87,9 +22,31 @@ class IRanker(PromptedRanker):
 
     Without thinking a turn's request carries the labels as choices, and the LLM scores them all. An
     answer that names no candidate excludes the last one listed; the turn's status says so.
+
+    exclude_per_turn: a whole number, or a share of those that are left (then at least one), in (0, 1). Without
+        thinking the most likely exclusions are taken, whatever the temperature; with it, those that are
+        written, at most so many.
+    stop_at: once so many are left, one more turn orders them all.
+    constrained: only a label that is left can be written as the answer. Without thinking the model then writes it
+        token by token in place of scoring all labels, and a turn costs the same however many are left.
+
+    Raises ConfigError for a value that is neither, or for several exclusions with `constrained`, and InputError
+    where several are to be excluded without thinking by an LLM that tells no log-probs.
     """
 
     kind: ClassVar[RankerKind] = "iterative"
+    exclude_per_turn: float = 1
+    stop_at: int = 1
+    constrained: bool = False
+
+    def __post_init__(self) -> None:
+        several = self.exclude_per_turn
+        if not (0 < several < 1 or (several >= 1 and float(several).is_integer())):
+            raise ConfigError(f"exclude_per_turn is {several}: give a whole number from 1, or a share between 0 and 1")
+        if self.stop_at < 1:
+            raise ConfigError(f"stop_at is {self.stop_at}: give a whole number from 1")
+        if self.constrained and (self.exclude_per_turn, self.stop_at) != (1, 1):
+            raise ConfigError("constrained answers name one candidate: leave exclude_per_turn and stop_at at 1")
 
     def text_budget(self, context_tokens: int, max_tokens: int) -> int:
         """Without thinking only a label is read after the prompt; with `append` a label may stand there twice."""
@@ -97,34 +54,87 @@ class IRanker(PromptedRanker):
         budget = super().text_budget(context_tokens, room)
         return budget // 2 if self.layout == "append" else budget
 
-    def request(self, example: RankingExample, remaining: Sequence[str]) -> Request:
-        """The request of the state in which `remaining` are left."""
-        return self._exclusion(example, remaining)
+    def calls(self, n: int, keep: int = 1) -> int:
+        """Turns from `n` candidates to `keep`; more where the LLM names fewer than it is asked for."""
+        turns = 0
+        while n > keep:
+            n -= self._count(n, keep)
+            turns += 1
+        return turns
+
+    def _count(self, left: int, keep: int) -> int:
+        """How many of `left` candidates a turn excludes, on the way to `keep`."""
+        if left <= self.stop_at:
+            return left - keep
+        several = self.exclude_per_turn
+        most = int(several) if several >= 1 else part_of(several, left)
+        return min(most, left - max(keep, self.stop_at))
+
+    def request(
+        self,
+        example: RankingExample,
+        remaining: Sequence[str],
+        count: int = 1,
+        excluded: Sequence[str] | None = None,
+    ) -> Request:
+        """The request of the state in which `remaining` are left and `count` of them are to be excluded.
+
+        excluded: the others in the order in which they were excluded; None for a state that has no order.
+        """
+        request = self._exclusion(example, remaining, count, excluded)
+        if not self.constrained:
+            return request
+        labels = self.labels(example)
+        return replace(request, choices=(), answers=tuple(labels[i] for i in remaining))
 
     def parse(
-        self, example: RankingExample, remaining: Sequence[str], request: Request, completion: Completion
+        self,
+        example: RankingExample,
+        remaining: Sequence[str],
+        request: Request,
+        completion: Completion,
+        count: int = 1,
     ) -> ParsedAnswer:
-        """What the completion says. Naming a candidate that is already excluded is naming none."""
-        labels = self.labels(example)
+        """What the completion says: at most `count` ids. Naming a candidate that is already excluded is naming none."""
+        if count > 1 and request.choices:
+            remedy = "exclude_per_turn and stop_at go by: set both to 1, or think (thinking = true)"
+            return ParsedAnswer("exact", best_first(example.id, remaining, completion, remedy)[: -count - 1 : -1])
+        labels = list(self.labels(example).values())
         reply = request.prompt.prefill + completion.text
         # All labels compete: an excluded "Toy Story" must not pass for the "Toy Story 2" that is left.
-        parsed = parse_choice(reply, list(labels.values()), example.ids, thinking=self.thinking)
-        if parsed.ids and parsed.ids[0] not in remaining:
-            return replace(parsed, status="defaulted", ids=())
-        return parsed
+        if count > 1:
+            parsed = parse_ranking(reply, labels, example.ids, thinking=self.thinking, count=count)
+        else:
+            parsed = parse_choice(reply, labels, example.ids, thinking=self.thinking)
+        named = tuple(i for i in parsed.ids if i in remaining)[:count]
+        if named == parsed.ids:
+            return parsed
+        return replace(parsed, status="repaired" if named else "defaulted", ids=named)
 
     def rank(self, example: RankingExample) -> Ranking:
         """Rank the example; see the class."""
-        remaining, turns = list(example.ids), list[Turn]()
-        while len(remaining) > 1:
-            request = self.request(example, remaining)
-            completion = yield request
-            parsed = self.parse(example, remaining, request, completion)
-            excluded = parsed.ids[0] if parsed.ids else remaining[-1]
+        return self.narrow(example, 1)
+
+    def narrow(self, example: RankingExample, keep: int) -> Ranking:
+        """Exclude until `keep` are left. They, and what a budget leaves, stand in the order of the last turn that
+        scored them, else as listed.
+        """
+        remaining, eliminated, turns, cut_short = list(example.ids), list[str](), list[Turn](), False
+        while len(remaining) > keep:
+            count = self._count(len(remaining), keep)
+            request = self.request(example, remaining, count, eliminated)
+            try:
+                completion = yield request
+            except OutOfBudget:
+                cut_short = True
+                break
+            parsed = self.parse(example, remaining, request, completion, count)
+            excluded = parsed.ids or (remaining[-1],)
             turns.append(Turn(tuple(remaining), request, completion, parsed, excluded))
-            remaining.remove(excluded)
-        eliminated = [turn.excluded for turn in turns if turn.excluded is not None]
-        return Trace(example.id, (*remaining, *reversed(eliminated)), tuple(turns))
+            eliminated += excluded
+            remaining = [i for i in remaining if i not in excluded]
+        ranking = (*_by_last_scores(remaining, turns), *reversed(eliminated))
+        return Trace(example.id, ranking, tuple(turns), cut_short=cut_short)
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,7 @@ class DRanker(PromptedRanker):
 
     kind: ClassVar[RankerKind] = "direct"
 
-    def request(self, example: RankingExample) -> Request:
+    def request(self, example: RankingExample, session: str = "") -> Request:
         """The one request of an example."""
         labels = self.labels(example)
         prompt = build_prompt(
@@ -145,7 +155,7 @@ class DRanker(PromptedRanker):
             thinking=self.thinking,
             form=self.form(example),
         )
-        return Request(prompt)  # no session: there is no later turn to keep the prefix for
+        return Request(prompt, session=session)
 
     def parse(self, example: RankingExample, request: Request, completion: Completion) -> ParsedAnswer:
         """What the completion says."""
@@ -153,12 +163,14 @@ class DRanker(PromptedRanker):
         reply = request.prompt.prefill + completion.text
         return parse_ranking(reply, list(labels.values()), example.ids, thinking=self.thinking)
 
-    def rank(self, example: RankingExample) -> Ranking:
-        """Rank the example; see the class."""
+    def _once(self, example: RankingExample, session: str) -> Ranking:
         if len(example.candidates) == 1:
             return Trace(example.id, example.ids)
-        request = self.request(example)
-        completion = yield request
+        request = self.request(example, session)
+        try:
+            completion = yield request
+        except OutOfBudget:
+            return Trace(example.id, example.ids, cut_short=True)
         parsed = self.parse(example, request, completion)
         named = set(parsed.ids)
         ranking = (*parsed.ids, *(i for i in example.ids if i not in named))
@@ -184,25 +196,30 @@ class FirstStep(PromptedRanker):
         """Only a label is read after the prompt."""
         return super().text_budget(context_tokens, min(max_tokens, LABEL_TOKENS))
 
-    def request(self, example: RankingExample) -> Request:
+    def request(self, example: RankingExample, session: str = "") -> Request:
         """The one request of an example."""
-        return replace(self._exclusion(example, example.ids), session="", scored=True)  # there is no later turn
+        return replace(self._exclusion(example, example.ids), session=session, scored=True)
 
-    def rank(self, example: RankingExample) -> Ranking:
-        """Rank the example; see the class."""
+    def _once(self, example: RankingExample, session: str) -> Ranking:
         if len(example.candidates) == 1:
             return Trace(example.id, example.ids)
-        request = self.request(example)
-        completion = yield request
-        scores = completion.choice_logprobs
-        if len(scores) != len(example.ids):
-            raise InputError(
-                f"example '{example.id}': the LLM tells {len(scores)} of {len(example.ids)} choices' log-probs, which "
-                f"kind = '{self.kind}' ranks by: take kind = 'iterative' or 'direct', or a model that is loaded here"
-            )
-        by_score = sorted(zip(scores, example.ids, strict=True), key=lambda pair: pair[0])
-        ranking = tuple(candidate_id for _, candidate_id in by_score)
+        request = self.request(example, session)
+        try:
+            completion = yield request
+        except OutOfBudget:
+            return Trace(example.id, example.ids, cut_short=True)
+        remedy = f"kind = '{self.kind}' ranks by: take kind = 'iterative' or 'direct'"
+        ranking = best_first(example.id, example.ids, completion, remedy)
         return Trace(example.id, ranking, (Turn(example.ids, request, completion, ParsedAnswer("exact", ranking)),))
+
+
+def _by_last_scores(left: Sequence[str], turns: Sequence[Turn]) -> tuple[str, ...]:
+    """`left` in the order of the last turn that scored all its candidates; as they stand if none did."""
+    for turn in reversed(turns):
+        if len(turn.completion.choice_logprobs) == len(turn.remaining):
+            scores = dict(zip(turn.remaining, turn.completion.choice_logprobs, strict=True))
+            return tuple(sorted(left, key=scores.__getitem__))
+    return tuple(left)
 
 
 AnyRanker = IRanker | DRanker | FirstStep
@@ -210,5 +227,5 @@ _KINDS: dict[RankerKind, type[AnyRanker]] = {ranker.kind: ranker for ranker in (
 
 
 def make_ranker(kind: RankerKind, **settings: object) -> AnyRanker:
-    """The ranker of that kind; settings are the fields of `PromptedRanker`."""
+    """The ranker of that kind; settings are its fields."""
     return _KINDS[kind](**settings)  # type: ignore[arg-type]

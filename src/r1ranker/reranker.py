@@ -17,10 +17,11 @@ from r1ranker.config import RankerConfig, parse_section
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM
 from r1ranker.llm.openai import OpenAILLM
-from r1ranker.llm.servers import is_server, split_spec
-from r1ranker.modelfolder import read_ranker
-from r1ranker.rankers import LABEL_TOKENS, AnyRanker
+from r1ranker.llm.servers import VLLM, is_server, is_vllm, split_spec
+from r1ranker.modelfolder import gguf_file, read_ranker
+from r1ranker.prompted import LABEL_TOKENS
 from r1ranker.rollout import rollout
+from r1ranker.schedules import ScheduledRanker
 from r1ranker.types import Candidate, RankingExample, Sampling, Trace, Usage
 
 UNTRAINED = RankerConfig(thinking=False)
@@ -70,7 +71,7 @@ class Reranker:
     def __init__(self, llm: LLM, config: RankerConfig = UNTRAINED, *, seed: int = 0) -> None:
         self.llm = llm
         self.config = config
-        self.ranker: AnyRanker = config.build(llm.parameters)
+        self.ranker: ScheduledRanker = config.build(llm.parameters)
         # Choices need no room for new tokens: only a label is read.
         room = min(config.max_tokens, LABEL_TOKENS) if self._scores else config.max_tokens
         self.sampling = Sampling(max_tokens=room, sharpness=config.sharpness, seed=seed)
@@ -83,9 +84,10 @@ class Reranker:
     def load(
         cls, path_or_name: str | Path, *, device: str = "auto", dtype: str = "auto", seed: int = 0, **settings: Any
     ) -> Reranker:
-        """Load a trained folder, a known model's name, a hub id, or `openai:MODEL[@BASE_URL]` (see `llm/openai.py`).
+        """Load a trained folder, a known model's name, a hub id, a `.gguf` file, `vllm:` and any of the first three, or
+        `openai:MODEL[@BASE_URL]` (see `llm/openai.py`).
 
-        device, dtype: of a model that is loaded here; a server has its own.
+        device, dtype: of a model that transformers runs; llama.cpp, vLLM and servers have their own.
         settings: keys of [ranker] in a recipe (kind, thinking, answer_form, …) in place of those that the
             folder was trained with. A model that was not trained here is asked as `UNTRAINED` says; one behind
             a server that reasons by itself wants thinking=True.
@@ -93,13 +95,9 @@ class Reranker:
         """
         place, own = locate(path_or_name)
         config = with_settings(own or UNTRAINED, settings)
-        if isinstance(place, str):
-            return cls(OpenAILLM.from_spec(place), config, seed=seed)
-
-        from r1ranker.llm.transformers import TransformersLLM
-
-        llm = TransformersLLM.load(place, device=device, dtype=dtype)
-        llm.name = str(path_or_name)
+        llm = _load_llm(place, device, dtype)
+        if not isinstance(llm, OpenAILLM):
+            llm.name = str(path_or_name)
         return cls(llm, config, seed=seed)
 
     def rank(
@@ -154,15 +152,35 @@ class Reranker:
 def locate(path_or_name: str | Path) -> tuple[Path | str, RankerConfig | None]:
     """Where a model is, and how it was trained to be asked (None: not trained here).
 
-    The place is a folder, fetched if need be, or `openai:…` as it stands.
+    The place is a folder, fetched if need be, a `.gguf` file (a `ranker.json` beside it says how it is asked),
+    `vllm:FOLDER`, or `openai:…` as it stands.
     Raises AssetError for a model that cannot be had, ConfigError for an `openai:…` that cannot be read.
     """
     name = str(path_or_name)
     if is_server(name):
         split_spec(name)
         return name, None
-    folder = fetch_model(name)
-    return folder, read_ranker(folder)
+    path = Path(name)
+    if path.suffix != ".gguf" or path.is_dir():
+        path = fetch_model(name.removeprefix(VLLM))
+    own = read_ranker(path if path.is_dir() else path.parent)
+    return (f"{VLLM}{path}" if is_vllm(name) else gguf_file(path) or path), own
+
+
+def _load_llm(place: Path | str, device: str, dtype: str) -> LLM:
+    if isinstance(place, str):
+        if is_vllm(place):
+            from r1ranker.llm.vllm import VllmLLM
+
+            return VllmLLM.load(place.removeprefix(VLLM))
+        return OpenAILLM.from_spec(place)
+    if place.is_file():
+        from r1ranker.llm.llamacpp import LlamaCppLLM
+
+        return LlamaCppLLM(place)
+    from r1ranker.llm.transformers import TransformersLLM
+
+    return TransformersLLM.load(place, device=device, dtype=dtype)
 
 
 def make_example(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from r1ranker.errors import InputError
 from r1ranker.fit import fit
 from r1ranker.llm.base import LLM
-from r1ranker.rankers import Ranker, Ranking
+from r1ranker.prompted import Ranker, Ranking
 from r1ranker.types import Completion, RankingExample, Request, Sampling, Trace
 
 
@@ -104,7 +104,7 @@ def _fitted(ranker: Ranker, example: RankingExample, llm: LLM | None, budget: in
     """The ranking of the example with texts that fit; its trace says how many were cut."""
     if llm is None or budget is None:
         return (yield from ranker.rank(example))
-    fitting, cut = fit(example, budget, llm.count_tokens)
+    fitting, cut = fit(example, budget, llm.count_tokens, ranker.shown)
     trace = yield from ranker.rank(fitting)
     return replace(trace, truncated=trace.truncated + cut)
 

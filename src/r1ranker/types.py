@@ -103,6 +103,10 @@ class Request:
     thinking); without, it writes freely until `stop`. Requests with the same `session` are turns of one
     ranking: a backend may keep what it computed for their common prefix. `scored`: the choices' log-probs are
     what is asked for, and a backend that cannot tell them raises InputError.
+
+    `answers`: the reply is written freely up to `<answer>`, then it is one of these texts, closed by `stop`; its
+    log-probs are those of the constrained distribution. A backend that cannot hold a reply to them raises
+    InputError. Not together with `choices`.
     """
 
     prompt: Prompt
@@ -110,6 +114,7 @@ class Request:
     session: str = ""
     stop: str = "</answer>"
     scored: bool = False
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +139,13 @@ class Completion:
     """What an LLM wrote after the prompt's prefill.
 
     token_ids, logprobs: the sampled tokens and their log-probs (nats), or empty for a backend that
-        does not tell them. Losses use these ids; text is never tokenized again.
+        does not tell them. Losses use these ids; text is never tokenized again. With `answers` the log-probs are
+        those of the distribution that was sampled, in which tokens that may not come next have no share: a token
+        that is the only one possible has log-prob 0.
     choice_logprobs: for a request with choices, each choice's mean token log-prob, in their order. The
         first token of the stop text counts with it, so that a choice that begins another can be told apart.
-    prompt_tokens, completion_tokens: tokens read, and tokens sampled (or scored, with choices).
+    prompt_tokens, completion_tokens: tokens read, and tokens sampled (or scored, with choices). Where an answer's
+        last tokens are the only ones possible, they cost nothing and are not counted.
     cached_tokens: the part of prompt_tokens that was reused rather than computed.
     """
 
@@ -193,13 +201,21 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange with the LLM: the candidates that stood to choice, and what came of it."""
+    """One exchange with the LLM: the candidates that stood to choice, and what came of it.
+
+    excluded_ids: what it excluded, the least likely candidate first; empty where nothing is excluded (a DRanker).
+    """
 
     remaining: tuple[str, ...]
     request: Request
     completion: Completion
     parsed: ParsedAnswer
-    excluded: str | None = None
+    excluded_ids: tuple[str, ...] = ()
+
+    @property
+    def excluded(self) -> str | None:
+        """The one candidate of a turn that excludes one (of several the first), or None."""
+        return self.excluded_ids[0] if self.excluded_ids else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,18 +223,19 @@ class Trace:
     """A finished ranking and every turn that led to it.
 
     `ranking` holds every candidate id exactly once, best first. `truncated` counts texts that were cut
-    so that the prompt fits the model's context.
+    so that the prompt fits the model's context. `cut_short`: a budget ended it before the ranker was done.
     """
 
     example_id: str
     ranking: tuple[str, ...]
     turns: tuple[Turn, ...] = ()
     truncated: int = 0
+    cut_short: bool = False
 
     @property
     def eliminated(self) -> tuple[str, ...]:
         """Ids in the order in which they were excluded (an IRanker's trace)."""
-        return tuple(t.excluded for t in self.turns if t.excluded is not None)
+        return tuple(i for turn in self.turns for i in turn.excluded_ids)
 
     @property
     def usage(self) -> Usage:

@@ -22,7 +22,7 @@ from r1ranker.errors import InputError
 Invoke = Callable[..., Result]
 COMMANDS = (
     (), ("demo",), ("rank",), ("train",), ("evaluate",), ("doctor",),
-    ("data", "list"), ("data", "show"), ("data", "build"), ("model", "list"), ("model", "fetch"),
+    ("data", "list"), ("data", "show"), ("data", "build"), ("model", "list"), ("model", "fetch"), ("model", "export"),
 )  # fmt: skip
 
 

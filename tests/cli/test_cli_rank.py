@@ -13,6 +13,7 @@ from typer.testing import Result
 from factories import ExampleFactory
 from fakeserver import Body, failure, serving
 from r1ranker.cli.console import turns
+from r1ranker.rankers import make_ranker
 
 Invoke = Callable[..., Result]
 DOCS = ("--doc", "Bread is made of flour.", "--doc", "The Tiber flows through Rome.", "--doc", "A whale is a mammal.")
@@ -215,7 +216,7 @@ def test_the_input_is_never_the_output(cli: Invoke, tasks_file: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "calls"), [("iterative", 0 + 1 + 3), ("direct", 2), ("first_step", 2)])
 def test_how_many_calls_a_kind_makes(kind: str, calls: int, make_example: ExampleFactory) -> None:
-    assert turns(kind, [make_example(n) for n in (1, 2, 4)]) == calls
+    assert turns(make_ranker(kind), [make_example(n) for n in (1, 2, 4)]) == calls  # type: ignore[arg-type]
 
 
 def test_first_step_scores_all_candidates_in_one_call(cli: Invoke, tiny_folder: Path) -> None:

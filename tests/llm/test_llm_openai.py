@@ -173,6 +173,13 @@ def test_a_choice_is_written_not_scored(serve: Serve) -> None:
     assert fake.bodies[1]["max_tokens"] == 10
 
 
+def test_an_answer_that_must_be_one_of_some_is_refused_before_anything_is_asked(serve: Serve) -> None:
+    fake = serve(lambda _: "x")
+    with pytest.raises(InputError, match=r"openai:m@.* cannot hold an answer to given texts: set constrained = false"):
+        Reranker.load(f"openai:m@{fake.url}", constrained=True).rank("q", ["a", "b"])
+    assert fake.bodies == []
+
+
 def test_what_must_be_scored_is_refused_before_anything_is_asked(serve: Serve) -> None:
     fake = serve(lambda _: "x")
     with pytest.raises(InputError, match=r"openai:m@.* cannot score given choices.*take kind = 'iterative'"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -132,15 +133,16 @@ def test_a_group_shares_a_pack_and_its_samples_differ(
     tiny_llm: TransformersLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, ...]] = []
-    from r1ranker.llm import transformers as module
+    from r1ranker.llm import sampling, transformers
 
-    plain = module.hidden_states
+    plain = transformers.hidden_states
 
     def watched(model: Any, ids: Any, *rest: Any) -> Any:
         shapes.append(tuple(ids.shape))
         return plain(model, ids, *rest)
 
-    monkeypatch.setattr(module, "hidden_states", watched)
+    for module in (transformers, sampling):
+        monkeypatch.setattr(module, "hidden_states", watched)
     completions = tiny_llm.complete([FREE[1]] * 6, WARM)
     trunk = len(tiny_llm.chat.encode(PROMPTS[1]))
     assert shapes[0] == (1, trunk)
@@ -189,7 +191,7 @@ TURNS = [
 
 def test_a_reused_prefix_gives_the_same_logprobs(tiny_llm: TransformersLLM) -> None:
     without = fresh(tiny_llm, prefix_tokens=0)
-    # A second session in the same batch has nothing kept and another length.
+    # A second session in the same batch has only the instructions in common with what is kept, and another length.
     other = Request(PROMPTS[1], CHOICES[1], "s2")
     [first] = tiny_llm.complete(TURNS[:1], GREEDY)
     reused = tiny_llm.complete([TURNS[1], other], GREEDY)
@@ -197,8 +199,9 @@ def test_a_reused_prefix_gives_the_same_logprobs(tiny_llm: TransformersLLM) -> N
     trunks = [tiny_llm.chat.encode(t.prompt) for t in TURNS]
     common = next(k for k, (a, b) in enumerate(zip(*trunks, strict=False)) if a != b)
     assert first.cached_tokens == 0
-    assert [c.cached_tokens for c in reused] == [common, 0]
-    assert common > 20
+    system = len(tiny_llm.chat.encode(Prompt("You rank.", "")))
+    assert [c.cached_tokens for c in reused] == [common, pytest.approx(system, abs=15)]
+    assert common > reused[1].cached_tokens > 5
     assert [c.cached_tokens for c in plain] == [0, 0]
     for one, two in zip(reused, plain, strict=True):
         assert one.choice_logprobs == pytest.approx(two.choice_logprobs, abs=1e-5)
@@ -217,6 +220,33 @@ def test_a_reused_prefix_writes_the_same(tiny_llm: TransformersLLM) -> None:
     assert [c.token_ids for c in reused] == [c.token_ids for c in plain]
     for one, two in zip(reused, plain, strict=True):
         assert one.logprobs == pytest.approx(two.logprobs, abs=1e-4)
+
+
+def test_a_late_session_catches_up_and_writes_in_one_batch_with_the_others(
+    tiny_llm: TransformersLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside turns that have a few tokens to read, a whole new prompt would be padding for all of them."""
+    from r1ranker.llm import transformers
+
+    plain = transformers.hidden_states
+    shapes: list[tuple[int, ...]] = []
+
+    def watched(model: Any, ids: Any, *rest: Any) -> Any:
+        shapes.append(tuple(ids.shape))
+        return plain(model, ids, *rest)
+
+    monkeypatch.setattr(transformers, "hidden_states", watched)
+    turns = [free(t.prompt, session="s") for t in TURNS]
+    late = free(Prompt("You rank.", "A long one: " + "many a word " * 30, "<think>"), session="late")
+    tiny_llm.complete(turns[:1], GREEDY)
+    shapes.clear()
+    both = tiny_llm.complete([turns[1], late], GREEDY)
+    read = [c.prompt_tokens - c.cached_tokens for c in both]
+    # The late prompt but for its last token, then both at once.
+    assert shapes == [(1, read[1] - 1), (2, read[0])]
+    alone = fresh(tiny_llm, prefix_tokens=0).complete([turns[1], late], GREEDY)
+    assert [c.token_ids for c in both] == [c.token_ids for c in alone]
+    assert read[1] > 3 * read[0]
 
 
 def test_requests_without_a_session_keep_nothing(tiny_llm: TransformersLLM) -> None:
@@ -253,7 +283,7 @@ def test_batches_stay_within_their_bound(tiny_llm: TransformersLLM, monkeypatch:
     plain = small._score
 
     def watched(groups: Any, *rest: Any) -> Any:
-        sizes.append(len(groups) * max(small._size(g, GREEDY) for g in groups))
+        sizes.append(len(groups) * max(g.size(GREEDY) for g in groups))
         return plain(groups, *rest)
 
     monkeypatch.setattr(small, "_score", watched)
@@ -282,21 +312,27 @@ def test_a_prompt_that_is_too_long_is_refused_with_its_name(tiny_llm: Transforme
         tiny_llm.complete(SCORED[:1], fits)
 
 
-def writes(llm: TransformersLLM, text: str, *, then: int | None = None) -> TransformersLLM:
-    """A backend that draws the tokens of `text` (and then one more) instead of the model's own."""
-    tokens = [*llm.chat.encode_text(text), *([then] if then is not None else [])]
-    llm = fresh(llm)
-    left = iter(tokens)
-
-    def draw(hidden: Any, *_: Any) -> tuple[list[int], list[float]]:
-        token = next(left)
-        return [token] * len(hidden), [-0.5] * len(hidden)
-
-    llm._draw = draw  # type: ignore[method-assign]
-    return llm
+Writes = Callable[..., TransformersLLM]
 
 
-def test_it_stops_at_the_stop_text(tiny_llm: TransformersLLM) -> None:
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> Writes:
+    """writes(llm, text, then=token): a backend that draws the tokens of `text` (and then one more), not its own."""
+
+    def scripted(llm: TransformersLLM, text: str, *, then: int | None = None) -> TransformersLLM:
+        left = iter([*llm.chat.encode_text(text), *([then] if then is not None else [])])
+
+        def draw(_model: Any, hidden: Any, *_: Any) -> tuple[list[int], list[float]]:
+            token = next(left)
+            return [token] * len(hidden), [-0.5] * len(hidden)
+
+        monkeypatch.setattr("r1ranker.llm.sampling.draw", draw)
+        return fresh(llm)
+
+    return scripted
+
+
+def test_it_stops_at_the_stop_text(tiny_llm: TransformersLLM, writes: Writes) -> None:
     text = "So, it is</think><answer>Heat</answer>"
     [completion] = writes(tiny_llm, text + " and on it goes").complete(FREE[:1], Sampling(max_tokens=200))
     assert completion.finish == "stop"
@@ -305,7 +341,7 @@ def test_it_stops_at_the_stop_text(tiny_llm: TransformersLLM) -> None:
     assert completion.logprobs == (-0.5,) * len(completion.token_ids)
 
 
-def test_another_stop_text_or_none(tiny_llm: TransformersLLM) -> None:
+def test_another_stop_text_or_none(tiny_llm: TransformersLLM, writes: Writes) -> None:
     text = "a </answer> b; c"
     [own] = writes(tiny_llm, text).complete([free(PROMPTS[0], stop=";")], Sampling(max_tokens=200))
     assert (own.text, own.finish) == ("a </answer> b;", "stop")
@@ -314,7 +350,7 @@ def test_another_stop_text_or_none(tiny_llm: TransformersLLM) -> None:
     assert (none.text, none.finish, none.completion_tokens) == (text, "length", n)
 
 
-def test_it_stops_at_the_end_of_turn_which_is_a_token_but_no_text(tiny_llm: TransformersLLM) -> None:
+def test_it_stops_at_the_end_of_turn_which_is_a_token_but_no_text(tiny_llm: TransformersLLM, writes: Writes) -> None:
     eos = tiny_llm.tokenizer.eos_token_id
     [completion] = writes(tiny_llm, "The end", then=eos).complete(FREE[:1], Sampling(max_tokens=200))
     assert (completion.text, completion.finish) == ("The end", "stop")
@@ -322,7 +358,7 @@ def test_it_stops_at_the_end_of_turn_which_is_a_token_but_no_text(tiny_llm: Tran
     assert len(completion.logprobs) == len(completion.token_ids)
 
 
-def test_it_stops_at_max_tokens(tiny_llm: TransformersLLM) -> None:
+def test_it_stops_at_max_tokens(tiny_llm: TransformersLLM, writes: Writes) -> None:
     [completion] = writes(tiny_llm, "The end is not near").complete(FREE[:1], Sampling(max_tokens=2))
     assert (completion.finish, completion.completion_tokens) == ("length", 2)
 
@@ -390,6 +426,22 @@ def test_append_reuses_more_than_rebuild(tiny_llm: TransformersLLM, make_example
     assert cached[1] > cached[0] > 0
 
 
+def test_append_reads_only_the_last_exclusion_and_the_end_of_the_prompt(
+    tiny_llm: TransformersLLM, make_example: ExampleFactory
+) -> None:
+    example = make_example(8)
+    ranker = IRanker(thinking=False, layout="append", constrained=True)
+    [trace] = rank_all(ranker, [example], tiny_llm)
+    count, labels = tiny_llm.count_tokens, ranker.labels(example)
+    end = len(tiny_llm.chat.encode_text("<answer>")) + len(tiny_llm.chat._frame[2])
+    read = [t.completion.prompt_tokens - t.completion.cached_tokens for t in trace.turns]
+    # From the third turn on, each reads the label that the turn before it excluded, a line break, and the same end.
+    tails = [n - count(labels[str(t.excluded)] + "\n") for n, t in zip(read[2:], trace.turns[1:], strict=False)]
+    assert set(tails) == {end}
+    # The second one reads the note's first line, too.
+    assert read[1] == count("\n\nAlready excluded:\n" + labels[str(trace.turns[0].excluded)] + "\n") + tails[0]
+
+
 def test_completions_are_plain_data(tiny_llm: TransformersLLM) -> None:
     for completion in tiny_llm.complete([FREE[0], SCORED[0]], WARM):
         assert isinstance(completion, Completion)
@@ -398,7 +450,9 @@ def test_completions_are_plain_data(tiny_llm: TransformersLLM) -> None:
 
 
 @pytest.mark.parametrize("generation", [None, [7, 8], 9])
-def test_the_tokenizers_end_of_turn_and_the_models_both_stop(tiny_llm: TransformersLLM, generation: Any) -> None:
+def test_the_tokenizers_end_of_turn_and_the_models_both_stop(
+    tiny_llm: TransformersLLM, writes: Writes, generation: Any
+) -> None:
     model = copy.deepcopy(tiny_llm.model)
     model.generation_config.eos_token_id = generation
     llm = TransformersLLM(model, tiny_llm.tokenizer, name="ends")

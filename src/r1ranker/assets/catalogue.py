@@ -9,12 +9,12 @@ from typing import Literal
 
 from r1ranker.assets.wheels import Wheel
 
-Kind = Literal["model", "encoder", "data"]
+Kind = Literal["model", "gguf", "encoder", "data"]
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """An LLM, an encoder of texts, or a data set.
+    """An LLM (as safetensors, or as the GGUF file that it came as), an encoder of texts, or a data set.
 
     disk_megabytes: what unpacking takes, and leaves, in the cache at most.
     """
@@ -74,6 +74,7 @@ _ASSETS = (
         disk_megabytes=750,
         hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
+    Asset("smollm2-135m-instruct-gguf", "gguf", _SMOLLM2, licence="Apache-2.0", disk_megabytes=100),
     Asset(
         "all-minilm-l6-v2",
         "encoder",

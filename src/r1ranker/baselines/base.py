@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from r1ranker.rankers import Ranking
+from r1ranker.prompted import Ranking
 from r1ranker.types import RankingExample, Trace
 
 
@@ -23,6 +23,11 @@ class Baseline:
     def flops(self) -> float:
         """What has been computed so far, an estimate: an encoder's 2 x parameters x tokens; 0 for the others."""
         return 0.0
+
+    @property
+    def shown(self) -> int | None:
+        """There is no prompt in which candidates stand."""
+        return None
 
     def scores(self, example: RankingExample) -> Sequence[float]:
         """A score for each candidate, in listed order; higher is better."""

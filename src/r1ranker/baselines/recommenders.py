@@ -27,7 +27,8 @@ class BPR(Baseline):
     learned from beside the train users' sequences. A history that was not among them is ranked by the
     items' biases alone, which is much like popularity.
 
-    factors: dimensions of a vector. epochs: passes over all interactions.
+    factors: dimensions of a vector. epochs: passes over all interactions. The defaults are the best of a few that
+    were tried on held-out train users.
     """
 
     name = "bpr"
@@ -38,7 +39,7 @@ class BPR(Baseline):
         histories: Sequences,
         *,
         seed: int = 0,
-        factors: int = 32,
+        factors: int = 64,
         epochs: int = 200,
         learning_rate: float = 0.05,
         regularisation: float = 0.02,

@@ -84,7 +84,7 @@ class RowConfig(Section):
     name: str | None = None
     """What tables call it; by default the model's or the baseline's name, and how it is asked."""
     model: str | None = None
-    """A known name, a folder, organisation/name on the hub, or openai:MODEL@URL."""
+    """A known name, a folder, organisation/name on the hub, a .gguf file, vllm:MODEL, or openai:MODEL@URL."""
     baseline: str | None = None
     ranker: dict[str, Any] = Field(default_factory=dict)
     """Keys of [ranker] in a recipe, in place of those that a trained folder brings."""

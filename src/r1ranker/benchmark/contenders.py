@@ -22,7 +22,7 @@ from r1ranker.evaluation import Outcome
 from r1ranker.evaluation.harness import RANDOM, run_ranker
 from r1ranker.files import sha256
 from r1ranker.llm.base import CountingLLM, notes_of
-from r1ranker.llm.servers import without_credentials
+from r1ranker.llm.servers import VLLM, is_vllm, without_credentials
 from r1ranker.modelfolder import short_name
 from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
 from r1ranker.types import RankingExample, Sampling
@@ -30,8 +30,13 @@ from r1ranker.types import RankingExample, Sampling
 OnCalls = Callable[[int], None]
 _NAMES_A_MODEL = ("cross-encoder",)  # baselines that "all" leaves out, since they need to be told a model
 _SEEDED = ("bpr", "sasrec")
-_CORE = ("answers.py", "fit.py", "parsing.py", "prompts.py", "rankers.py", "rollout.py", "templates/default.toml")
+_CORE = (
+    *("answers.py", "fit.py", "parsing.py", "prompted.py", "prompts.py", "rankers.py", "rollout.py", "schedules.py"),
+    "templates/default.toml",
+)
 _SERVER = ("llm/openai.py",)
+_GGUF = ("llm/chat.py", "llm/choices.py", "llm/llamacpp.py", "llm/llamaserver.py")
+_VLLM = ("llm/chat.py", "llm/choices.py", "llm/vllm.py")
 _LOCAL = ("llm/chat.py", "llm/kv.py", "llm/load.py", "llm/packing.py", "llm/transformers.py")
 
 
@@ -80,7 +85,7 @@ class ModelRow:
         self._bench = bench
         self._place, trained = locate(row.model)
         self.asked: RankerConfig = with_settings(trained or UNTRAINED, row.ranker)
-        self.asked.build(None)  # a file of templates that cannot be read is told before anything long begins
+        self._ranker = self.asked.build(None)  # templates that cannot be read are told before anything long begins
         self.name = row.name or f"{short_name(row.model)} {self.asked.kind}"
         self._loaded: Reranker | None = None
 
@@ -100,6 +105,11 @@ class ModelRow:
         }
 
     def _backend(self) -> dict[str, str]:
+        if isinstance(self._place, Path) and self._place.is_file():
+            return {"model": sha256(self._place), "code": code_fingerprint(*_CORE, *_GGUF)}
+        if isinstance(self._place, str) and is_vllm(self._place):
+            model = model_fingerprint(Path(self._place.removeprefix(VLLM)))
+            return {"model": f"{VLLM}{model}", "code": code_fingerprint(*_CORE, *_VLLM)}
         if isinstance(self._place, str):  # a server
             return {"model": without_credentials(self._place), "code": code_fingerprint(*_CORE, *_SERVER)}
         from r1ranker.llm.load import pick_device, pick_dtype
@@ -113,9 +123,7 @@ class ModelRow:
         }
 
     def steps(self, examples: Sequence[RankingExample]) -> int:
-        if self.asked.kind == "iterative":
-            return sum(len(e.candidates) - 1 for e in examples)
-        return sum(len(e.candidates) > 1 for e in examples)
+        return sum(self._ranker.calls(len(e.candidates)) for e in examples)
 
     def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:  # noqa: ARG002
         reranker = self._load()

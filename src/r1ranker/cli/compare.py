@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1ranker.cli.console import Bar, say, turns
+from r1ranker.cli.console import Bar, budget_note, say, turns
 from r1ranker.cli.errors import on_interrupt, require_writable
 from r1ranker.cli.facts import command_line, machine, versions
 from r1ranker.datasets import Dataset
@@ -81,14 +81,17 @@ def _row(
     notes: list[str],
 ) -> Row:
     reranker = contender.load()
-    with Bar(contender.name, turns(reranker.config.kind, examples)) as bar:
+    with Bar(contender.name, turns(reranker.ranker, examples)) as bar:
         llm = CountingLLM(reranker.llm, bar.update)
         traces, seconds = run_ranker(
             contender.name, reranker.ranker, examples, llm, reranker.sampling, concurrency=concurrency
         )
     problem = save_run(out / "runs", contender.name, examples, {t.example_id: t.ranking for t in traces})
-    for text in (*notes_of(reranker.llm), *([problem] if problem else [])):
-        notes.append(text)
+    said = [*notes_of(reranker.llm), *([problem] if problem else [])]
+    if short := sum(trace.cut_short for trace in traces):
+        said.append(f"{contender.name}: {budget_note(short)}")
+    notes += said
+    for text in said:
         say(text)
     return make_row(contender.name, name, examples, traces, seconds=seconds, seed=seed)
 

@@ -9,10 +9,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from r1ranker.schedules import ScheduledRanker
+    from r1ranker.types import RankingExample
 
 err = Console(stderr=True, highlight=False)
 WIDE = 140
@@ -116,6 +120,12 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def turns(kind: str, examples: Sequence[Any]) -> int:
-    """How many LLM calls a ranker of that kind makes for these examples."""
-    return sum(len(e.candidates) - 1 if kind == "iterative" else len(e.candidates) > 1 for e in examples)
+def turns(ranker: ScheduledRanker, examples: Sequence[RankingExample]) -> int:
+    """How many LLM calls the ranker makes for these examples, as far as it can be told before."""
+    return sum(ranker.calls(len(e.candidates)) for e in examples)
+
+
+def budget_note(count: int) -> str:
+    """What to say of so many lists whose budget ended before their ranking."""
+    lists = "list was" if count == 1 else "lists were"
+    return f"{count:,} {lists} not ranked to the end within the budget"

@@ -66,6 +66,10 @@ def show(
     kind: options.Kind = None,
     think: options.Think = None,
     answer_form: options.Form = None,
+    exclude_per_turn: options.ExcludePerTurn = None,
+    stop_at: options.StopAt = None,
+    window: options.Window = None,
+    tournament: options.Tournament = None,
 ) -> None:
     """Show a data set's counts and notes, some examples, and the first prompt as the model reads it."""
     data = options.load_data(name, source, options.key_values(option or []))
@@ -74,7 +78,15 @@ def show(
     for example in examples:
         print(f"\n{example.id} ({'test' if data.test else 'train'})")
         _show(example)
-    settings = options.given(kind=kind, thinking=think, answer_form=answer_form)
+    settings = options.given(
+        kind=kind,
+        thinking=think,
+        answer_form=answer_form,
+        exclude_per_turn=exclude_per_turn,
+        stop_at=stop_at,
+        window=window,
+        tournament=tournament,
+    )
     _show_prompt(examples[0], settings)
 
 

@@ -36,6 +36,8 @@ _EXTRAS = (
     ("matplotlib", "eval", "plots"),
     ("tensorboard", "train", "TensorBoard"),
     ("openai", "openai", "OpenAI-compatible servers"),
+    ("xllamacpp", "llamacpp", "GGUF models, by llama.cpp"),
+    ("vllm", "vllm", "vLLM, on a GPU"),
 )
 
 

@@ -32,6 +32,13 @@ def evaluate(
     answer_form: options.Form = None,
     layout: options.LayoutOption = None,
     max_tokens: options.MaxTokens = None,
+    constrained: options.Constrained = None,
+    exclude_per_turn: options.ExcludePerTurn = None,
+    stop_at: options.StopAt = None,
+    window: options.Window = None,
+    tournament: options.Tournament = None,
+    budget_calls: options.BudgetCalls = None,
+    budget_tokens: options.BudgetTokens = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", "-n", min=1, help="Test examples, the first ones.", show_default="all"),
@@ -53,7 +60,20 @@ def evaluate(
 
     The report is saved after every row: what is measured is not lost if you stop.
     """
-    settings = options.given(kind=kind, thinking=think, answer_form=answer_form, layout=layout, max_tokens=max_tokens)
+    settings = options.given(
+        kind=kind,
+        thinking=think,
+        answer_form=answer_form,
+        layout=layout,
+        max_tokens=max_tokens,
+        constrained=constrained,
+        exclude_per_turn=exclude_per_turn,
+        stop_at=stop_at,
+        window=window,
+        tournament=tournament,
+        budget_calls=budget_calls,
+        budget_tokens=budget_tokens,
+    )
     data = options.load_data(dataset, source, options.key_values(option or []))
 
     from r1ranker.cli.compare import Contender, compare

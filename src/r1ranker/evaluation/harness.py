@@ -9,7 +9,7 @@ from r1ranker.baselines import BM25, Baseline, Popularity, expected_measures
 from r1ranker.evaluation.measures import MEASURES
 from r1ranker.evaluation.rows import Row, make_row, row_of_scores
 from r1ranker.llm.base import LLM
-from r1ranker.rankers import Ranker
+from r1ranker.prompted import Ranker
 from r1ranker.rollout import rank_all, rollout
 from r1ranker.types import RankingExample, Sampling, Trace
 

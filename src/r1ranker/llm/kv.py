@@ -13,6 +13,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from r1ranker.llm.packing import PAD_BRANCH, TRUNK
 
+SLACK = 1.25
+"""How much longer a trunk may get, as a factor, before its keys and values are copied to a larger place."""
+
 
 class _GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values of one layer in a buffer whose room doubles, so that a token costs no copy of the rest."""
@@ -38,6 +41,12 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._used = end
         self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
         return self.keys, self.values
+
+    def open(self, buffers: tuple[Tensor, Tensor], used: int) -> None:
+        """Start with keys and values (B, heads, room, D), of which the first `used` columns are filled."""
+        self.lazy_initialization(*buffers)
+        self._buffers, self._used = buffers, used
+        self.keys, self.values = (buffer[..., :used, :] for buffer in buffers)
 
     def _grow(self, which: int, like: Tensor, room: int) -> Tensor:
         buffer = like.new_empty(*like.shape[:-2], room, like.shape[-1])
@@ -73,14 +82,23 @@ class GrowingCache(Cache):
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """A trunk's tokens and its keys and values: (layers, 2, heads, tokens, D)."""
+    """A trunk's tokens and its keys and values: (layers, 2, heads, room, D), with room for at least the tokens."""
 
     tokens: tuple[int, ...]
     states: Tensor
 
+    @property
+    def room(self) -> int:
+        """How many tokens' keys and values it takes the memory of."""
+        return int(self.states.shape[3])
+
 
 class PrefixStore:
-    """Trunks kept from turn to turn of a ranking, by session; the longest unused go first.
+    """Trunks kept from turn to turn of a ranking, by session.
+
+    When there is no room for one more, those go first that were longest unused. Sessions that were asked for in
+    this call of the backend or in the last one are taken to be under way and stay: were they to make room for one
+    another in turn, none would be there when its turn comes.
 
     max_tokens: how many tokens' keys and values are held in all.
     """
@@ -88,66 +106,104 @@ class PrefixStore:
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
         self._held: OrderedDict[str, Prefix] = OrderedDict()
+        self._used: dict[str, int] = {}
         self._tokens = 0
+        self._call = 0
+
+    def next_call(self) -> None:
+        """A call of the backend begins."""
+        self._call += 1
 
     def common(self, session: str, trunk: Sequence[int]) -> tuple[int, Prefix | None]:
-        """How many first tokens of `trunk` are held (always fewer than it has), and where."""
-        prefix = self._held.get(session) if session else None
+        """How many first tokens of `trunk` are held (always fewer than it has), and where.
+
+        A new session begins with what it shares with the last one: the instructions.
+        """
+        prefix = self._held.get(session)
+        if prefix is not None:
+            self._use(session)
+        elif self._held:
+            prefix = next(reversed(self._held.values()))
         if prefix is None:
             return 0, None
-        self._held.move_to_end(session)
-        length, limit = 0, min(len(prefix.tokens), len(trunk) - 1)
-        while length < limit and prefix.tokens[length] == trunk[length]:
-            length += 1
+        length = min(_common(prefix.tokens, trunk), len(trunk) - 1)
         return length, prefix if length else None
 
-    def put(self, session: str, prefix: Prefix) -> None:
-        """Hold a trunk in place of the session's last one; one that is too long by itself is not held."""
-        old = self._held.pop(session, None)
-        self._tokens -= len(old.tokens) if old else 0
-        if len(prefix.tokens) > self.max_tokens:
+    def put(self, session: str, trunk: Sequence[int], cache: GrowingCache, row: int) -> None:
+        """Hold a row's trunk in place of the session's last one, which stays where there is no room for a longer one.
+
+        Only what is new is copied, unless the trunk has outgrown its room and needs a new one.
+        """
+        own = self._held.get(session)
+        if own is not None and len(trunk) <= own.room:
+            self._held[session] = _copy_trunk(cache, row, trunk, own.states, _common(own.tokens, trunk))
+            self._use(session)
             return
-        self._held[session] = prefix
-        self._tokens += len(prefix.tokens)
-        while self._tokens > self.max_tokens:
-            _, dropped = self._held.popitem(last=False)
-            self._tokens -= len(dropped.tokens)
+        room = min(int(len(trunk) * SLACK), max(self.max_tokens, len(trunk)))
+        need = room - (own.room if own else 0)
+        for other in list(self._held):
+            if self._tokens + need <= self.max_tokens or self._used[other] >= self._call - 1:
+                break
+            if other != session:
+                self._tokens -= self._held.pop(other).room
+                del self._used[other]
+        if self._tokens + need > self.max_tokens:
+            return
+        key = cache.growing[0].keys
+        states = key.new_empty(len(cache.growing), 2, key.shape[1], room, key.shape[3])
+        self._held[session] = _copy_trunk(cache, row, trunk, states, 0)
+        self._tokens += need
+        self._use(session)
+
+    def _use(self, session: str) -> None:
+        self._held.move_to_end(session)
+        self._used[session] = self._call
 
     def clear(self) -> None:
         """Forget everything: the weights have changed."""
         self._held.clear()
+        self._used.clear()
         self._tokens = 0
 
 
-def preload(cache: GrowingCache, found: Sequence[tuple[int, Prefix | None]]) -> None:
-    """Put held prefixes into an empty cache, padded on the left to the longest."""
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many first tokens two trunks share."""
+    length, limit = 0, min(len(one), len(other))
+    while length < limit and one[length] == other[length]:
+        length += 1
+    return length
+
+
+def preload(cache: GrowingCache, found: Sequence[tuple[int, Prefix | None]], room: int) -> None:
+    """Put held prefixes into an empty cache, padded on the left to the longest, with room for so many columns more."""
     width = max(length for length, _ in found)
     if width == 0:
         return
     like = next(prefix.states for _, prefix in found if prefix is not None)
-    layers, _, heads, _, dim = like.shape
-    states = like.new_zeros(layers, 2, len(found), heads, width, dim)
+    shape = (len(found), like.shape[2], width + room, like.shape[4])
     branch = torch.full((len(found), width), PAD_BRANCH, dtype=torch.long, device=like.device)
-    for b, (length, prefix) in enumerate(found):
-        if prefix is not None and length:
-            states[:, :, b, :, width - length :] = prefix.states[:, :, :, :length]
-            branch[b, width - length :] = TRUNK
-    for layer in range(layers):
-        cache.update(states[layer, 0], states[layer, 1], layer)
+    for number, layer in enumerate(cache.growing):
+        buffers = (like.new_empty(shape), like.new_empty(shape))
+        for b, (length, prefix) in enumerate(found):
+            for which, buffer in enumerate(buffers):
+                # What is masked out is multiplied by zero all the same, and must be a number.
+                buffer[b, :, : width - length] = 0
+                if prefix is not None:
+                    buffer[b, :, width - length : width] = prefix.states[number, which, :, :length]
+        layer.open(buffers, width)
+    for b, (length, _) in enumerate(found):
+        branch[b, width - length :] = TRUNK
     cache.append_branch(branch)
 
 
-def take_trunks(cache: GrowingCache) -> list[Tensor]:
-    """Each row's trunk states, (layers, 2, heads, tokens, D), copied out of the cache.
+def _copy_trunk(cache: GrowingCache, row: int, trunk: Sequence[int], states: Tensor, start: int) -> Prefix:
+    """A row's trunk, its columns from `start` on copied out of the cache into `states`.
 
-    A row's trunk is one run of columns: `preload` aligns what was held to the right, and the rest follows.
+    A trunk is one run of columns: `preload` aligns what was held to the right, and the rest follows.
     """
-    trunk = cache.branch == TRUNK
-    out = []
-    for b in range(trunk.shape[0]):
-        start, length = int(trunk[b].int().argmax()), int(trunk[b].sum())
-        run = slice(start, start + length)
-        states = [part[b, :, run] for layer in cache.growing for part in (layer.keys, layer.values)]
-        stacked = torch.stack(states)
-        out.append(stacked.view(len(cache.growing), 2, *stacked.shape[1:]))
-    return out
+    first = int((cache.branch[row] == TRUNK).int().argmax())
+    run = slice(first + start, first + len(trunk))
+    for number, layer in enumerate(cache.growing):
+        states[number, 0, :, start : len(trunk)] = layer.keys[row, :, run]
+        states[number, 1, :, start : len(trunk)] = layer.values[row, :, run]
+    return Prefix(tuple(trunk), states)

@@ -56,7 +56,7 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
     adapter = folder / "adapter_config.json"
     base = folder
     if adapter.exists():
-        base = _base_of(adapter)
+        base = adapter_base(adapter)
     elif not (folder / "config.json").exists():
         raise AssetError(f"{folder} holds no model: there is no config.json and no adapter_config.json in it")
     elif encoder := _encoder(folder / "config.json"):
@@ -96,7 +96,7 @@ def _encoder(config: Path) -> str:
     return next((name for name in names if name.endswith("Model") and not name.endswith("HeadModel")), "")
 
 
-def _base_of(adapter: Path) -> Path:
+def adapter_base(adapter: Path) -> Path:
     """The folder of the model an adapter was trained on: as written in its config, or a known model's name."""
     from r1ranker.assets import fetch_model
 

@@ -97,13 +97,19 @@ class OpenAILLM:
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `LLM.complete`. The k-th of equal requests is asked with the seed `sampling.seed` + k.
 
-        Raises InputError for a request that must be scored or is too long, AssetError where the server fails; what
-        has not been asked by then is not asked any more.
+        Raises InputError for a request that must be scored or held to some answers, or is too long, AssetError where
+        the server fails; what has not been asked by then is not asked any more.
         """
         if any(request.scored for request in requests):
             raise InputError(
-                f"{self.name} cannot score given choices, which kind = 'first_step' needs: take kind = 'iterative' or "
+                f"{self.name} cannot score given choices, as kind = 'first_step' and several exclusions a turn need: "
+                "take kind = 'iterative' with thinking, or with exclude_per_turn = 1 and stop_at = 1, or kind = "
                 "'direct', or a model that is loaded here"
+            )
+        if any(request.answers for request in requests):
+            raise InputError(
+                f"{self.name} cannot hold an answer to given texts: set constrained = false, or take a model that is "
+                "loaded here"
             )
         if not requests:
             return []

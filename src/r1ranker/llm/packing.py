@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from r1ranker.llm.blocks import Blocks, cut_blocks
+
 PAD_BRANCH = -1
 TRUNK = 0
 HEAD_CHUNK = 1024
@@ -55,6 +57,10 @@ class PackedBatch:
     def computed_tokens(self) -> int:
         """Positions that are not padding."""
         return int((self.branch != PAD_BRANCH).sum())
+
+    def mask(self) -> Tensor:
+        """Which position may look at which: (B, 1, T, T)."""
+        return attention_mask(self.branch)
 
 
 def collate(
@@ -134,8 +140,18 @@ def causal_lm(model: nn.Module) -> Any:
     return inner() if inner is not None else model
 
 
-def hidden_states(model: nn.Module, ids: Tensor, positions: Tensor, mask: Tensor, cache: Any | None = None) -> Tensor:
-    """Last hidden states (B, T, H). Layers whose parameters are frozen build no graph below the first that trains."""
+def hidden_states(
+    model: nn.Module,
+    ids: Tensor,
+    positions: Tensor,
+    mask: Tensor,
+    cache: Any | None = None,
+    blocks: Blocks | None = None,
+) -> Tensor:
+    """Last hidden states (B, T, H). Layers whose parameters are frozen build no graph below the first that trains.
+
+    blocks: of the mask, without a cache; a model that attends as `llm.attention` says then skips what is empty.
+    """
     backbone = causal_lm(model).get_decoder()
     output = backbone(
         input_ids=ids,
@@ -143,6 +159,7 @@ def hidden_states(model: nn.Module, ids: Tensor, positions: Tensor, mask: Tensor
         position_ids=positions,
         past_key_values=cache,
         use_cache=cache is not None,
+        **({"blocks": blocks} if blocks is not None else {}),
     )
     hidden: Tensor = output.last_hidden_state
     return hidden
@@ -150,7 +167,8 @@ def hidden_states(model: nn.Module, ids: Tensor, positions: Tensor, mask: Tensor
 
 def packed_hidden(model: nn.Module, batch: PackedBatch) -> Tensor:
     """The hidden states that predict the branch tokens: (N, H)."""
-    hidden = hidden_states(model, batch.ids, batch.positions, attention_mask(batch.branch))
+    mask = batch.mask()
+    hidden = hidden_states(model, batch.ids, batch.positions, mask, blocks=cut_blocks(mask))
     return hidden[batch.source_row, batch.source_column]
 
 
@@ -159,8 +177,10 @@ def token_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, temperatur
     head = causal_lm(model).get_output_embeddings()
     parts = []
     for h, t in zip(torch.split(hidden, HEAD_CHUNK), torch.split(targets, HEAD_CHUNK), strict=True):
-        logits = head(h).float() / temperature
-        parts.append(logits.gather(1, t[:, None]).squeeze(1) - logits.logsumexp(1))
+        logits = head(h).float()
+        if temperature != 1:
+            logits = logits / temperature
+        parts.append(-nn.functional.cross_entropy(logits, t, reduction="none"))
     return torch.cat(parts) if parts else hidden.new_zeros(0)
 
 

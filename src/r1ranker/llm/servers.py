@@ -1,4 +1,4 @@
-"""How an LLM behind a server is named: `openai:MODEL` or `openai:MODEL@BASE_URL`."""
+"""How an LLM is named that is not loaded by transformers: `openai:MODEL[@BASE_URL]` behind a server, `vllm:NAME`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from urllib.parse import urlsplit
 from r1ranker.errors import ConfigError
 
 SPEC = "openai:"
+VLLM = "vllm:"
 _NO_SCHEME = re.compile(r".@(localhost|[^@]*[:/])")
 
 
 def is_server(name: str) -> bool:
     """Whether a model's name is `openai:…`."""
     return name.startswith(SPEC)
+
+
+def is_vllm(name: str) -> bool:
+    """Whether a model's name is `vllm:…`."""
+    return name.startswith(VLLM)
 
 
 def split_spec(spec: str) -> tuple[str, str | None]:

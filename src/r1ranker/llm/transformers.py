@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from r1ranker.errors import InputError
+from r1ranker.llm.attention import share_keys
 from r1ranker.llm.chat import ChatEncoder
-from r1ranker.llm.kv import GrowingCache, Prefix, PrefixStore, preload, take_trunks
+from r1ranker.llm.constrained import OPENING, THOUGHT_END, Grammar, Guide, Spills, token_tree
+from r1ranker.llm.groups import Group, alike, batches
+from r1ranker.llm.kv import GrowingCache, PrefixStore, preload
 from r1ranker.llm.packing import (
     PAD_BRANCH,
     Pack,
@@ -25,10 +28,11 @@ from r1ranker.llm.packing import (
     hidden_states,
     token_logprobs,
 )
+from r1ranker.llm.sampling import Branch, Writer
 from r1ranker.types import Completion, Request, Sampling
 
-STOP_WINDOW = 16
-"""Last tokens that are decoded to look for the stop text; it is shorter than that in any vocabulary."""
+SPARE = 32
+"""Columns of a cache that are kept free for the first tokens of the replies."""
 
 
 class TransformersLLM:
@@ -38,7 +42,8 @@ class TransformersLLM:
     and values are held once. Turns of a session reuse the prefix they have in common with the last one.
 
     batch_tokens: about how many positions (new and cached) are computed at once; bounds the memory.
-    prefix_tokens: how many tokens' keys and values are kept between calls.
+    prefix_tokens: how many tokens' keys and values are kept between calls; enough for all rankings under way, or
+        the prompts of some are computed anew in every turn.
     autocast: compute in bfloat16 over weights of another type (a model that is being trained).
     """
 
@@ -49,9 +54,10 @@ class TransformersLLM:
         *,
         name: str,
         batch_tokens: int = 16384,
-        prefix_tokens: int = 32768,
+        prefix_tokens: int = 65536,
         autocast: bool = False,
     ) -> None:
+        share_keys(model)
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
@@ -98,76 +104,90 @@ class TransformersLLM:
         """See `LLM.complete`. Raises InputError for a prompt that is longer than the model's context."""
         begin = time.perf_counter()
         generator = torch.Generator().manual_seed(sampling.seed)
-        groups: dict[tuple[tuple[int, ...], tuple[str, ...], str], _Group] = {}
-        for k, request in enumerate(requests):
-            trunk = tuple(self.chat.encode(request.prompt))
-            # Scored and sampled requests never share a pack: the one kind has all its branches at once.
-            key = (trunk, request.choices, request.stop)
-            group = groups.setdefault(key, _Group(trunk, request, []))
-            group.members.append(k)
-        self._check_lengths(groups.values(), sampling)
+        groups = self._groups(requests)
+        self._check_lengths(groups, sampling)
+        scored, written = ([g for g in groups if bool(g.choices) is kind] for kind in (True, False))
         was_training = self.model.training
         self.model.eval()
+        self.prefixes.next_call()
         out: dict[int, Completion] = {}
         with self._compute():
-            for batch in self._batches([g for g in groups.values() if g.request.choices], sampling):
+            for batch in self._batches(scored, sampling):
                 out.update(self._score(batch, sampling, generator))
-            for batch in self._batches([g for g in groups.values() if not g.request.choices], sampling):
-                out.update(self._sample(batch, sampling, generator))
+            self._catch_up(written)
+            for batch in self._batches(written, sampling):
+                out.update(self._write(batch, sampling, generator))
         self.model.train(was_training)
         self.seconds += time.perf_counter() - begin
         return [out[k] for k in range(len(requests))]
 
+    def _groups(self, requests: Sequence[Request]) -> list[Group]:
+        """Requests with the same prompt and the same kind of reply together."""
+        groups: dict[tuple[object, ...], Group] = {}
+        for k, request in enumerate(requests):
+            trunk = tuple(self.chat.encode(request.prompt))
+            # Scored and sampled requests never share a pack: the one kind has all its branches at once.
+            key = (trunk, request.choices, request.answers, request.stop)
+            if key not in groups:
+                groups[key] = Group(trunk, request, [], self.choice_tokens(request), self._grammar(request))
+            groups[key].members.append(k)
+        return list(groups.values())
+
     def _compute(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
 
-    def _check_lengths(self, groups: Any, sampling: Sampling) -> None:
+    def _check_lengths(self, groups: Iterable[Group], sampling: Sampling) -> None:
         limit = self._window or self.context_tokens
         for group in groups:
-            longest = max(map(len, self.choice_tokens(group.request)), default=0)
-            need = len(group.trunk) + (longest or sampling.max_tokens)
+            name = f"the prompt of '{group.request.session or 'a request'}'"
+            need = len(group.trunk) + group.room(sampling)
             if limit and need > limit:
                 raise InputError(
-                    f"the prompt of '{group.request.session or 'a request'}' and its answer take {need} tokens; "
+                    f"{name} and its answer take {need} tokens; "
                     f"{self.name} reads {limit}: rank fewer or shorter candidates, or allow fewer new tokens"
                 )
+            if group.grammar and not group.begun and group.grammar.reserve > sampling.max_tokens:
+                raise InputError(
+                    f"{name}: its longest answer takes {group.grammar.reserve} tokens with the tags, and max_tokens = "
+                    f"{sampling.max_tokens} allows fewer: allow that many, or take shorter labels"
+                )
 
-    def _batches(self, groups: list[_Group], sampling: Sampling) -> list[list[_Group]]:
-        """Groups of like length together, each batch within `batch_tokens` positions."""
-        sized = sorted(((self._size(g, sampling), k, g) for k, g in enumerate(groups)), key=lambda s: s[:2])
-        batches: list[list[_Group]] = []
-        for size, _, group in sized:
-            if not batches or size * (len(batches[-1]) + 1) > self.batch_tokens:
-                batches.append([])
-            batches[-1].append(group)
-        return batches
+    def _batches(self, groups: Sequence[Group], sampling: Sampling) -> list[list[Group]]:
+        sizes = [group.size(sampling) for group in groups]
+        return batches(groups, [self._new(group) for group in groups], sizes, self.batch_tokens)
 
-    def _size(self, group: _Group, sampling: Sampling) -> int:
-        if group.request.choices:
-            return len(group.trunk) + sum(map(len, self.choice_tokens(group.request)))
-        return len(group.trunk) + len(group.members) * sampling.max_tokens
+    def _new(self, group: Group) -> int:
+        """How many of a prompt's tokens are not held."""
+        return len(group.trunk) - self.prefixes.common(group.request.session, group.trunk)[0]
 
-    def _start(self, packs: Sequence[Pack], groups: Sequence[_Group]) -> tuple[GrowingCache, Any, Tensor]:
+    def _catch_up(self, groups: Sequence[Group]) -> None:
+        """Compute the prompts that have much more to read than others, so that all can then write in one batch."""
+        new = [self._new(group) for group in groups]
+        late = [k for k, group in enumerate(groups) if group.request.session and not alike(new[k], min(new))]
+        sizes = [len(groups[k].trunk) for k in late]
+        for batch in batches([groups[k] for k in late], [new[k] for k in late], sizes, self.batch_tokens):
+            self._start([Pack(group.trunk[:-1]) for group in batch], batch)
+
+    def _start(self, packs: Sequence[Pack], groups: Sequence[Group]) -> tuple[GrowingCache, Any, Tensor]:
         """Compute the packs over what is kept of their trunks; returns cache, batch and hidden states."""
-        found = [self.prefixes.common(g.request.session, g.trunk) for g in groups]
-        cache = GrowingCache(self._layers, len(packs), self.device)
-        preload(cache, found)
+        found = [self.prefixes.common(g.request.session, p.trunk) for g, p in zip(groups, packs, strict=True)]
         batch = collate(packs, skip=[length for length, _ in found], device=self.device)
+        cache = GrowingCache(self._layers, len(packs), self.device)
+        preload(cache, found, batch.ids.shape[1] + SPARE)
         mask = attention_mask(batch.branch, cache.branch)
         hidden = hidden_states(self.model, batch.ids, batch.positions, mask, cache)
         cache.append_branch(batch.branch)
-        for group, (length, _) in zip(groups, found, strict=True):
-            group.cached = length
-        keep = [k for k, g in enumerate(groups) if g.request.session]
-        if keep and self.prefixes.max_tokens:
-            states = take_trunks(cache)
-            for k in keep:
-                self.prefixes.put(groups[k].request.session, Prefix(groups[k].trunk, states[k]))
+        for group, pack, (length, _) in zip(groups, packs, found, strict=True):
+            group.computed += len(pack.trunk) - length
+        if self.prefixes.max_tokens:
+            for row, (group, pack) in enumerate(zip(groups, packs, strict=True)):
+                if group.request.session:
+                    self.prefixes.put(group.request.session, pack.trunk, cache, row)
         return cache, batch, hidden
 
-    def _score(self, groups: list[_Group], sampling: Sampling, generator: torch.Generator) -> dict[int, Completion]:
+    def _score(self, groups: list[Group], sampling: Sampling, generator: torch.Generator) -> dict[int, Completion]:
         """One packed pass: a branch a choice."""
-        packs = [Pack(g.trunk, self.choice_tokens(g.request)) for g in groups]
+        packs = [Pack(g.trunk, g.choices) for g in groups]
         _, batch, hidden = self._start(packs, groups)
         picked = hidden[batch.source_row, batch.source_column]
         logprobs = token_logprobs(self.model, picked, batch.targets)
@@ -190,127 +210,56 @@ class TransformersLLM:
             at += count
         return out
 
-    def _sample(self, groups: list[_Group], sampling: Sampling, generator: torch.Generator) -> dict[int, Completion]:
-        """Token by token: a row a prompt, a branch a completion; finished rows leave the batch."""
+    def _write(self, groups: list[Group], sampling: Sampling, generator: torch.Generator) -> dict[int, Completion]:
+        """Token by token: a row a prompt, a branch a completion."""
         cache, batch, hidden = self._start([Pack(g.trunk) for g in groups], groups)
         last = (batch.branch != PAD_BRANCH).sum(1) - 1
-        rows = torch.arange(len(groups), device=self.device)
         branches = [
-            _Branch(member, row, number, len(group.trunk), group.request.stop)
+            Branch(
+                member,
+                row,
+                number,
+                len(group.trunk),
+                group.request.stop,
+                hidden[row, last[row]],
+                Guide(group.grammar, sampling.max_tokens, begun=group.begun) if group.grammar else None,
+            )
             for row, group in enumerate(groups)
             for number, member in enumerate(group.members, start=1)
         ]
-        everyone = list(branches)
-        owner = torch.tensor([b.row for b in branches], device=self.device)
-        source = hidden[rows, last][owner]
-        while True:
-            tokens, logprobs = self._draw(source, sampling, generator)
-            for branch, token, logprob in zip(branches, tokens, logprobs, strict=True):
-                self._append(branch, token, logprob, sampling.max_tokens)
-            branches = [b for b in branches if b.finish is None]
-            if not branches:
-                break
-            branches, source = self._step(cache, branches)
-        out = {}
-        for branch in everyone:
-            group = groups[branch.group]
-            first = branch.number == 1
-            out[branch.member] = Completion(
+        Writer(self.model, self.tokenizer, self._stops).write(cache, branches, sampling, generator)
+        return {
+            branch.member: Completion(
                 text=branch.text,
                 token_ids=tuple(branch.tokens),
                 logprobs=tuple(branch.logprobs),
-                prompt_tokens=len(group.trunk),
-                completion_tokens=len(branch.tokens),
-                cached_tokens=group.cached if first else len(group.trunk),
+                prompt_tokens=branch.trunk,
+                completion_tokens=max(branch.drawn, branch.computed),
+                cached_tokens=groups[branch.group].cached if branch.number == 1 else branch.trunk,
                 finish="stop" if branch.finish == "stop" else "length",
             )
-        return out
+            for branch in branches
+        }
 
-    def _step(self, cache: GrowingCache, branches: list[_Branch]) -> tuple[list[_Branch], Tensor]:
-        """Compute each open branch's last token; returns the branches in the order of the states (N, H)."""
-        open_rows = sorted({b.row for b in branches})
-        if len(open_rows) < cache.branch.shape[0]:
-            cache.keep_rows(torch.tensor(open_rows, device=self.device))
-            place = {row: k for k, row in enumerate(open_rows)}
-            for branch in branches:
-                branch.row = place[branch.row]
-        by_row: list[list[_Branch]] = [[] for _ in open_rows]
-        for branch in branches:
-            by_row[branch.row].append(branch)
-        width = max(len(row) for row in by_row)
-        ids, positions, numbers = (
-            torch.full((len(by_row), width), fill, dtype=torch.long) for fill in (0, 0, PAD_BRANCH)
+    def _grammar(self, request: Request) -> Grammar | None:
+        """What holds a reply to the request's answers, if it names any."""
+        if not request.answers:
+            return None
+        encode = self.chat.encode_text
+        end = encode(request.stop) or tuple(sorted(self._stops))[:1]
+        answers = [encode(answer) + end for answer in request.answers]
+        return Grammar(
+            token_tree(answers),
+            max(map(len, answers)),
+            encode(THOUGHT_END + OPENING),
+            encode(OPENING),
+            tuple(self._stops),
+            self._spills,
         )
-        for r, row in enumerate(by_row):
-            for c, branch in enumerate(row):
-                ids[r, c] = branch.tokens[-1]
-                positions[r, c] = branch.trunk + len(branch.tokens) - 1
-                numbers[r, c] = branch.number
-        ids, positions, numbers = (t.to(self.device) for t in (ids, positions, numbers))
-        hidden = hidden_states(self.model, ids, positions, attention_mask(numbers, cache.branch), cache)
-        cache.append_branch(numbers)
-        ordered = [branch for row in by_row for branch in row]
-        return ordered, hidden[numbers != PAD_BRANCH]
 
-    def _draw(self, hidden: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[list[int], list[float]]:
-        """The next token of each row of (N, H), and its log-prob under the policy at that temperature."""
-        logits = causal_lm(self.model).get_output_embeddings()(hidden).float().cpu()
-        logprobs = (logits / sampling.temperature if sampling.temperature > 0 else logits).log_softmax(1)
-        if sampling.temperature > 0:
-            # By the inverse of the cumulative distribution: one random number a row, where multinomial draws V.
-            cumulative = logprobs.exp().cumsum(1, dtype=torch.float64)
-            at = torch.rand(len(logprobs), 1, generator=generator, dtype=torch.float64) * cumulative[:, -1:]
-            tokens = torch.searchsorted(cumulative, at, right=True).clamp(max=logprobs.shape[1] - 1)
-        else:
-            tokens = logprobs.argmax(1, keepdim=True)
-        return tokens.squeeze(1).tolist(), logprobs.gather(1, tokens).squeeze(1).tolist()
-
-    def _append(self, branch: _Branch, token: int, logprob: float, max_tokens: int) -> None:
-        branch.tokens.append(token)
-        branch.logprobs.append(logprob)
-        if token in self._stops:
-            branch.text = self._decode(branch.tokens[:-1])
-            branch.finish = "stop"
-            return
-        tail = self._decode(branch.tokens[-STOP_WINDOW:])
-        if branch.stop and branch.stop in tail:
-            branch.text = self._decode(branch.tokens)
-            branch.finish = "stop"
-        elif len(branch.tokens) >= max_tokens:
-            branch.text = self._decode(branch.tokens)
-            branch.finish = "length"
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-
-@dataclass(slots=True)
-class _Group:
-    """Requests with one prompt."""
-
-    trunk: tuple[int, ...]
-    request: Request
-    members: list[int]
-    cached: int = 0
-
-
-@dataclass(slots=True)
-class _Branch:
-    """A completion that is being sampled. `row` moves as finished rows leave; `group` stays."""
-
-    member: int
-    row: int
-    number: int
-    trunk: int
-    stop: str
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    text: str = ""
-    finish: str | None = None
-    group: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.group = self.row
+    @cached_property
+    def _spills(self) -> Spills:
+        return Spills.of(self.tokenizer)
 
 
 def _choose(scores: Tensor, temperature: float, generator: torch.Generator) -> int:

@@ -32,7 +32,7 @@ from r1ranker.checkpoint import (
 from r1ranker.config import RunConfig, dump_config
 from r1ranker.errors import CheckpointError, ConfigError
 from r1ranker.fit import fit
-from r1ranker.rankers import FirstStep, IRanker
+from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rl.all_actions import AllActions
 from r1ranker.rl.metrics import Averages, MetricsLog
 from r1ranker.rl.policy import Policy
@@ -137,8 +137,8 @@ class Trainer:
             if not isinstance(self.ranker, IRanker):
                 raise ConfigError("train.algorithm = 'all_actions' needs ranker.kind = 'iterative'")
             return AllActions(self.policy, self.ranker, self.config), None
-        if isinstance(self.ranker, FirstStep):  # a recipe does not get here with one
-            raise ConfigError("ranker.kind = 'first_step' is a way to rank, not to train")
+        if not isinstance(self.ranker, IRanker | DRanker):  # a recipe does not get here with another
+            raise ConfigError(f"a {type(self.ranker).__name__} is a way to rank, not to train")
         learner = Sampled(self.policy, self.ranker, self.config)
         return learner, learner.critic
 

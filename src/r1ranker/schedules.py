@@ -1,0 +1,230 @@
+"""Ways to rank many candidates, or within a budget: generators around the generators of `rankers.py`.
+
+A schedule yields the requests of the ranker within it, so that one driver serves them all. The turns of one
+ranking follow one another and share its session: a backend then reuses the context that all windows and
+groups have in common.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from r1ranker.errors import ConfigError
+from r1ranker.prompted import INSTRUCTIONS, LABEL_TOKENS, OutOfBudget, Ranking, part_of
+from r1ranker.prompts import ANSWER
+from r1ranker.rankers import AnyRanker
+from r1ranker.types import RankingExample, Request, Trace, Turn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A window slides from the back of the list to its front (as in RankGPT, arXiv 2304.09542).
+
+    In each window of `size` candidates the last `stride` are settled, and the window moves on by so many; the
+    others are carried forward, in the order in which the inner ranker leaves them. The last window, at the
+    front, is ranked whole.
+
+    Raises ConfigError unless 1 <= stride < size.
+    """
+
+    inner: AnyRanker
+    size: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.stride < self.size:
+            raise ConfigError(
+                f"stride {self.stride} in a window of {self.size}: give at least 1, and less than the window"
+            )
+
+    @property
+    def shown(self) -> int | None:
+        """One window."""
+        return self.size
+
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
+        """The inner ranker's."""
+        return self.inner.text_budget(context_tokens, max_tokens)
+
+    def calls(self, n: int) -> int:
+        """LLM calls for `n` candidates."""
+        calls = 0
+        while n > self.size:
+            calls += self.inner.calls(self.size, self.size - self.stride)
+            n -= self.stride
+        return calls + self.inner.calls(n)
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Rank the example. Where a budget ends it, what stands before the last window keeps its place."""
+        keep = self.size - self.stride
+        left, settled, turns = list(example.ids), list[str](), list[Turn]()
+        while len(left) > self.size:
+            trace = yield from self.inner.narrow(example.restrict(left[-self.size :]), keep)
+            turns += trace.turns
+            if trace.cut_short:
+                ranking = (*left[: -self.size], *trace.ranking, *settled)
+                return Trace(example.id, ranking, tuple(turns), cut_short=True)
+            left[-self.size :] = trace.ranking[:keep]
+            settled[:0] = trace.ranking[keep:]
+        last = yield from self.inner.narrow(example.restrict(left), 1)
+        return Trace(example.id, (*last.ranking, *settled), (*turns, *last.turns), cut_short=last.cut_short)
+
+
+@dataclass(frozen=True)
+class Tournament:
+    """Rounds of groups until one group is left, which is ranked whole.
+
+    A round deals the candidates out in turn to as few groups of at most `size` as hold them. Of each group the
+    share `advance` (rounded down, at least one, never all of several) goes on, in listed order. Of the others
+    those of a later round rank higher; within a round their place in the group counts, then the group.
+
+    Raises ConfigError unless size >= 2 and 0 < advance < 1.
+    """
+
+    inner: AnyRanker
+    size: int
+    advance: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise ConfigError(f"a tournament with groups of {self.size}: give 2 or more")
+        if not 0 < self.advance < 1:
+            raise ConfigError(f"advance is {self.advance}: give a share between 0 and 1")
+
+    @property
+    def shown(self) -> int | None:
+        """One group."""
+        return self.size
+
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
+        """The inner ranker's."""
+        return self.inner.text_budget(context_tokens, max_tokens)
+
+    def calls(self, n: int) -> int:
+        """LLM calls for `n` candidates."""
+        calls = 0
+        while n > self.size:
+            sizes = [len(group) for group in self.groups(range(n))]
+            calls += sum(self.inner.calls(size, part_of(self.advance, size)) for size in sizes)
+            n = sum(part_of(self.advance, size) for size in sizes)
+        return calls + self.inner.calls(n)
+
+    def groups(self, left: Sequence[T]) -> list[Sequence[T]]:
+        """A round's groups; their sizes differ by one at most."""
+        count = -(-len(left) // self.size)
+        return [left[k::count] for k in range(count)]
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Rank the example. Where a budget ends it, those that are not out yet stand first, as listed."""
+        left, out, turns = list(example.ids), list[str](), list[Turn]()
+        while len(left) > self.size:
+            lost: list[tuple[int, int, str]] = []
+            cut_short = False
+            for k, group in enumerate(self.groups(left)):
+                keep = part_of(self.advance, len(group))
+                trace = yield from self.inner.narrow(example.restrict(group), keep)
+                turns += trace.turns
+                cut_short = trace.cut_short
+                first = len(group) - len(trace.eliminated) if cut_short else keep
+                lost += [(place, k, i) for place, i in enumerate(trace.ranking) if place >= first]
+                if cut_short:
+                    break
+            out[:0] = [i for _, _, i in sorted(lost)]
+            left = [i for i in left if i not in out]
+            if cut_short:
+                return Trace(example.id, (*left, *out), tuple(turns), cut_short=True)
+        last = yield from self.inner.narrow(example.restrict(left), 1)
+        return Trace(example.id, (*last.ranking, *out), (*turns, *last.turns), cut_short=last.cut_short)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The inner ranker, ended before the first request that could take a ranking over its budget.
+
+    max_calls: LLM calls. max_tokens: tokens that are read (also those that a backend had kept) and written or
+    scored. None sets no limit. A backend that counts no tokens is charged the most that they can be.
+    answer_tokens: the longest completion, as in the sampling.
+    """
+
+    inner: AnyRanker | Windows | Tournament
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    answer_tokens: int = 1024
+
+    @property
+    def shown(self) -> int | None:
+        """The inner ranker's."""
+        return self.inner.shown
+
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
+        """The inner ranker's."""
+        return self.inner.text_budget(context_tokens, max_tokens)
+
+    def calls(self, n: int) -> int:
+        """LLM calls for `n` candidates at most; a budget of tokens may allow fewer."""
+        calls = self.inner.calls(n)
+        return calls if self.max_calls is None else min(calls, self.max_calls)
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Rank the example; the trace says whether the budget ended it."""
+        ranking = self.inner.rank(example)
+        calls = tokens = 0
+        last: tuple[Counter[str], int] | None = None
+        try:
+            request = next(ranking)
+            while True:
+                lines = _lines(request)
+                most = _most_prompt_tokens(lines, last) + self._most_answer_tokens(request)
+                if self._exceeded(calls + 1, tokens + most):
+                    request = ranking.throw(OutOfBudget())
+                    continue
+                completion = yield request
+                calls += 1
+                tokens += completion.prompt_tokens + completion.completion_tokens or most
+                last = (lines, completion.prompt_tokens) if completion.prompt_tokens else None
+                request = ranking.send(completion)
+        except StopIteration as stop:
+            trace: Trace = stop.value
+            return trace
+
+    def _exceeded(self, calls: int, tokens: int) -> bool:
+        over_calls = self.max_calls is not None and calls > self.max_calls
+        return over_calls or (self.max_tokens is not None and tokens > self.max_tokens)
+
+    def _most_answer_tokens(self, request: Request) -> int:
+        """Choices are scored (each with a beginning of the stop text), or one of them is written.
+
+        Where one of some answers is written at once, it takes what it takes.
+        """
+        if request.answers and request.prompt.prefill == ANSWER:
+            return max(_bytes(answer) for answer in request.answers) + _bytes(request.stop)
+        if not request.choices:
+            return self.answer_tokens
+        return max(min(self.answer_tokens, LABEL_TOKENS), sum(_bytes(choice) + 1 for choice in request.choices))
+
+
+def _most_prompt_tokens(lines: Counter[str], last: tuple[Counter[str], int] | None) -> int:
+    """Lines that stood in the last prompt too take no more than that did; the others no more than their bytes.
+
+    last: that prompt's lines, and its tokens. Without one, the chat template's tokens are what is kept free for it.
+    """
+    known = INSTRUCTIONS if last is None else last[1]
+    new = lines if last is None else lines - last[0]
+    return known + sum((_bytes(line) + 1) * times for line, times in new.items())
+
+
+def _lines(request: Request) -> Counter[str]:
+    prompt = request.prompt
+    return Counter(f"{prompt.system}\n{prompt.user}\n{prompt.prefill}".split("\n"))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+ScheduledRanker = AnyRanker | Windows | Tournament | Budget

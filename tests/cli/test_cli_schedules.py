@@ -1,0 +1,91 @@
+"""Schedules on the command line and in `Reranker.load`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import Result
+
+from r1ranker.errors import ConfigError
+from r1ranker.reranker import Reranker
+from r1ranker.schedules import Windows
+
+Invoke = Callable[..., Result]
+TEXTS = [f"text number {k}" for k in range(8)]
+ASKED = ("rank", "--query", "which?", *(part for text in TEXTS for part in ("--doc", text)))
+
+
+@pytest.mark.parametrize(
+    ("options", "calls", "excluded"),
+    [
+        (("--exclude-per-turn", 3), 3, [3, 3, 1]),
+        (("--exclude-per-turn", 0.5), 3, [4, 2, 1]),
+        (("--stop-at", 5), 4, [1, 1, 1, 4]),
+        (("--window", 4), 7, [1] * 7),
+        (("--tournament", 4, "--exclude-per-turn", 2), 4, [2, 2, 2, 1]),
+        (("--budget-calls", 2), 2, [1, 1]),
+        (("--budget-tokens", 1), 0, []),
+    ],
+)
+def test_rank_by_a_schedule(
+    options: tuple[object, ...], calls: int, excluded: list[int], cli: Invoke, tiny_folder: Path
+) -> None:
+    result = cli(*ASKED, "--model", tiny_folder, *options, "--json", "--trace")
+    assert result.exit_code == 0
+    row = json.loads(result.stdout)
+    assert sorted(row["ranking"]) == [str(k) for k in range(8)]
+    assert row["usage"]["calls"] == calls
+    assert [len(t["excluded"]) if isinstance(t["excluded"], list) else 1 for t in row["trace"]] == excluded
+    budget = str(options[0]).startswith("--budget")
+    assert row["cut_short"] is budget
+    assert ("1 list was not ranked to the end within the budget" in result.stderr) is budget
+
+
+def test_a_trace_names_all_that_a_turn_excludes(cli: Invoke, tiny_folder: Path) -> None:
+    text = cli(*ASKED, "--model", tiny_folder, "--exclude-per-turn", 4, "--trace").stdout
+    assert "turn 1 of 2: excluded [" in text
+    assert text.splitlines()[0].count("text number") == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("--exclude-per-turn", 1.5),
+            "exclude_per_turn is 1.5: give a whole number from 1, or a share between 0 and 1",
+        ),
+        (("--window", 4, "--tournament", 4), "give one of them"),
+        (("--ranker", "direct", "--stop-at", 2), "for kind = 'iterative', not 'direct'"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(
+    options: tuple[object, ...], said: str, cli: Invoke, tiny_folder: Path
+) -> None:
+    result = cli(*ASKED, "--model", tiny_folder, *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_evaluate_tells_how_many_lists_a_budget_ended(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
+    result = cli("evaluate", "--dataset", tasks_file, "--model", tiny_folder, "--budget-calls", 1, "--no-baselines")
+    assert result.exit_code == 0
+    assert f"{tiny_folder.name}: 4 lists were not ranked to the end within the budget" in result.stderr
+
+
+def test_data_show_asks_as_the_schedule_does(cli: Invoke, tasks_file: Path) -> None:
+    asked = ("data", "show", tasks_file, "--think")
+    assert "Which passage is the least helpful" in cli(*asked).stdout
+    assert "Which 2 passages are the least helpful" in cli(*asked, "--exclude-per-turn", 2).stdout
+    assert "answer 0 to 0" not in cli(*asked, "--window", 2).stdout.split("the first prompt")[1]
+
+
+def test_the_python_api_takes_the_same_settings(tiny_folder: Path) -> None:
+    reranker = Reranker.load(tiny_folder, exclude_per_turn=0.5)
+    assert reranker.rank("which?", TEXTS).usage.calls == 3
+    assert isinstance(Reranker.load(tiny_folder, window=4, stride=1).ranker, Windows)
+    with pytest.raises(ConfigError, match="stride is by how many a window moves on"):
+        Reranker.load(tiny_folder, stride=1)
