@@ -1,5 +1,6 @@
 # make demo   the main job: fetch a model and data, evaluate, train, evaluate again, explain
 # make test   all tests        make lint   style, types and the import contract
+# make bench  every script in bench/, results in bench/RESULTS.md (the peers' part needs make bench-setup first)
 # Each sets up .venv by itself. PYTHON=python3.12 make setup  picks the interpreter (3.10 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,22 +8,34 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUNS := .venv/.runs
 READY := .venv/.ready
 
-.PHONY: demo test test-fast lint setup clean
+.PHONY: demo test test-fast lint bench bench-setup setup clean
 
 demo: $(RUNS)
 	$(BIN)/r1ranker demo --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not assets"
+	$(BIN)/python -m pytest -n auto -m "not assets"
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python bench/run_all.py
+
+# TRL in an environment of its own, with the same torch: the package itself never needs it.
+bench-setup: .bench-venv/.ready
+
+.bench-venv/.ready: constraints.txt
+	$(PYTHON) -m venv .bench-venv
+	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt 'trl==1.16.*'
+	@touch $@
 
 setup: $(READY)
 
@@ -41,4 +54,4 @@ $(READY): $(RUNS)
 	@touch $(READY)
 
 clean:
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench-venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

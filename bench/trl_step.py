@@ -13,28 +13,44 @@ import json
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pairs import Worker, compare, in_turn
-
 from r1ranker.assets import fetch_model
 from r1ranker.config import RunConfig, parse_config
 from r1ranker.rankers import DRanker
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.trainer import Trainer
-from r1ranker.types import Candidate, RankingExample
+from r1ranker.types import Candidate, Completion, RankingExample, Request, Sampling
 
-SHAPES = ((304, 8, 32), (304, 16, 96))
+SHAPES = ((304, 8, 32), (60, 16, 96))
 """Prompt tokens (about), completions, tokens of each."""
-WORDS = "river stone garden winter silver window letter summer island bridge".split()
+WORDS = ["river", "stone", "garden", "winter", "silver", "window", "letter", "summer", "island", "bridge"]
 
 
-def recipe(model: str, samples: int, tokens: int) -> RunConfig:
+WORDING = """
+[system]
+thinking = "Think."
+[turn]
+user = "$context\\n$candidates\\n$question"
+[recommendation]
+context = "$history"
+direct = "Best?"
+"""
+"""Short, so that a prompt of 60 tokens is possible; the history fills a longer one."""
+
+
+def recipe(model: str, samples: int, tokens: int, folder: Path) -> RunConfig:
     """GRPO in float32 over all layers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wording = folder / "wording.toml"
+    wording.write_text(WORDING, encoding="utf-8")
     raw = {
         "model": {"path": model, "device": "cpu", "precision": "fp32"},
-        "ranker": {"kind": "direct", "thinking": True, "max_tokens": tokens},
+        "ranker": {"kind": "direct", "thinking": True, "max_tokens": tokens, "templates": str(wording)},
         "train": {
             "algorithm": "grpo",
             "states_per_step": 1,
@@ -47,9 +63,9 @@ def recipe(model: str, samples: int, tokens: int) -> RunConfig:
 
 
 def example(history: int) -> RankingExample:
-    """Five candidates and a history of so many titles."""
+    """Three candidates and a history of so many titles."""
     titles = [f"The {a} and the {b}" for a in WORDS for b in WORDS]
-    candidates = tuple(Candidate(f"c{k}", titles[-1 - k]) for k in range(5))
+    candidates = tuple(Candidate(f"c{k}", titles[-1 - k]) for k in range(3))
     return RankingExample("e", "recommendation", candidates, history=tuple(titles[:history]), relevance={"c2": 1.0})
 
 
@@ -59,16 +75,22 @@ class Ours:
     def __init__(self, model: str, shape: tuple[int, int, int], folder: Path) -> None:
         prompt, samples, tokens = shape
         self.tokens = tokens
-        config = recipe(model, samples, tokens)
+        config = recipe(model, samples, tokens, folder)
         policy = Policy.load(config.model)
         policy.model.generation_config.eos_token_id = None
-        policy.tokenizer.eos_token = None  # nothing ends a completion before its time
+        policy.tokenizer.eos_token = None
         self.policy = Policy(policy.model, policy.tokenizer, config.model)
+        complete = self.policy.llm.complete
+
+        def unstopped(requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+            return complete([replace(request, stop="") for request in requests], sampling)
+
+        self.policy.llm.complete = unstopped  # type: ignore[method-assign]  # nor does the stop text end one
         ranker = config.ranker.build(policy.llm.parameters)
         assert isinstance(ranker, DRanker)
         # The longest history that the prompt has room for.
-        fits = (n for n in range(99, 0, -1) if len(self._ids(ranker, example(n))) <= prompt)
-        chosen = example(next(fits, 1))
+        fits = (n for n in range(90, -1, -1) if len(self._ids(ranker, example(n))) <= prompt)
+        chosen = example(next(fits))
         self.ids = self._ids(ranker, chosen)
         self.trainer = Trainer(config, self.policy, [chosen], folder)
         self.trainer.policy.model.train()

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pairs import Worker, compare, in_turn
 
+from pairs import Worker, compare, in_turn
 from r1ranker.assets import fetch_model
 from r1ranker.config import ModelConfig
 from r1ranker.llm.packing import Pack

@@ -19,9 +19,10 @@ import time
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
+
+from datasets import Dataset
 
 LEARNING_RATE = 1e-6
 
@@ -108,12 +109,12 @@ def _facts(trainer: GRPOTrainer, batch: dict[str, Any]) -> dict[str, Any]:
 class InTurn(TrainerCallback):
     """Lets a step begin when it is asked for, and says how long it took, its rollout and optimizer included."""
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
         if asked() != "go":
             sys.exit()
         self.begin = time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         say({"seconds": time.perf_counter() - self.begin, "peak_mb": peak_mb()})
 
 

@@ -167,6 +167,8 @@ class TrainConfig(Section):
     algorithm: Algorithm = "ppo"
     steps: int = Field(100, ge=1)
     states_per_step: int = Field(16, ge=1)
+    states_per_example: int = Field(1, ge=1)
+    """States drawn of an example in a step; with all_actions what their prompts begin with is computed once."""
     group_size: int = Field(1, ge=1)
     """Completions sampled of each state (not for all_actions)."""
     epochs: int = Field(1, ge=1)
@@ -232,6 +234,15 @@ class RunConfig(Section):
             raise ValueError(
                 "train.algorithm = 'all_actions' sums over the candidates of one turn: it needs "
                 "ranker.kind = 'iterative' and ranker.thinking = false"
+            )
+        if self.train.states_per_example > 1 and self.ranker.kind == "direct":
+            raise ValueError(
+                "train.states_per_example > 1 needs ranker.kind = 'iterative': a list has one state"
+            )
+        if self.train.states_per_step % self.train.states_per_example:
+            raise ValueError(
+                f"train.states_per_step = {self.train.states_per_step} is no multiple of train.states_per_example = "
+                f"{self.train.states_per_example}: an example's states belong to one step"
             )
         if self.train.algorithm == "grpo" and self.train.group_size < 2:
             raise ValueError("train.algorithm = 'grpo' compares completions of a state: set train.group_size >= 2")

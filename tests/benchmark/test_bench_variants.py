@@ -21,7 +21,10 @@ def bench(tmp_path: Path, tiny_folder: Path) -> BenchConfig:
     """Eight queries on which LLM a is right, b is right as well, and c is wrong."""
     lines = ["q_id,query,llm,effect,cost"]
     for k in range(8):
-        lines += [f"{k},number {k} of something {'x' * k},{llm},{effect},1" for llm, effect in zip("abc", (1, 1, 0), strict=True)]
+        lines += [
+            f"{k},number {k} of something {'x' * k},{llm},{effect},1"
+            for llm, effect in zip("abc", (1, 1, 0), strict=True)
+        ]
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return BenchConfig.model_validate(
         {

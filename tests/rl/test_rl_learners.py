@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from r1ranker.config import RunConfig
+from r1ranker.errors import ConfigError
 from r1ranker.llm.packing import Pack
 from r1ranker.rankers import IRanker
 from r1ranker.rewards import Reward, exclusion_values
@@ -48,7 +49,14 @@ def count_passes(policy: Policy) -> list[int]:
         passes.append(len(packs))
         return packed(packs, *args)
 
+    packed_trees = policy.packed_trees
+
+    def counted_trees(rows: Sequence[Sequence[Pack]], *args: Any) -> Any:
+        passes.append(sum(map(len, rows)))
+        return packed_trees(rows, *args)
+
     policy.packed = counted  # type: ignore[method-assign]
+    policy.packed_trees = counted_trees  # type: ignore[method-assign]
     return passes
 
 
@@ -125,6 +133,49 @@ def test_minibatches_cover_all_states(
     parts = learner_of(make_policy(), config).updates(states, Averages(), 0)
     assert [len(part) for part in parts] == [2, 2, 1]
     assert sorted(k for part in parts for k in part) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("layout", ["append", "rebuild"])
+def test_states_of_one_example_share_what_their_prompts_begin_with(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    examples: list[RankingExample],
+    gradients: Gradients,
+    same_gradients: Callable[..., None],
+    layout: str,
+) -> None:
+    """One row an example gives what one row a state gives, of fewer tokens; micro-batches keep rows whole."""
+    first, second = examples[2], examples[1]
+    states = [State(first, first.ids[:k]) for k in (5, 3, 2)] + [State(second, second.ids)]
+    found, tokens, results = [], [], []
+    for micro_tokens, rows in ((1, [1, 1, 1, 1]), (1_000_000, [4])):
+        policy = make_policy()
+        ranker = {"layout": layout, "sharpness": 10.0}
+        learner = learner_of(policy, recipe(ranker=ranker, micro_tokens=micro_tokens, kl_coef=0.1))
+        move(policy, 0.02)
+        passes = count_passes(policy)
+        averages = Averages()
+        learner.backward(states, [0, 1, 2, 3], averages)
+        assert passes == rows
+        found.append(gradients(policy))
+        result = averages.result()
+        tokens.append(result.pop("tokens"))
+        results.append(result)
+    same_gradients(found[0], found[1], rel=1e-3)
+    assert results[0] == pytest.approx(results[1], rel=1e-3, abs=1e-5)
+    assert tokens[1] < 0.9 * tokens[0]
+
+
+@pytest.mark.parametrize(
+    ("train", "kind", "message"),
+    [
+        ({"states_per_step": 6, "states_per_example": 4}, "iterative", "no multiple"),
+        ({"states_per_step": 4, "states_per_example": 2}, "direct", "a direct list has one state"),
+    ],
+)
+def test_states_per_example_must_fit(recipe: Recipe, train: dict[str, int], kind: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe("grpo", kind=kind, thinking=True, **train)
 
 
 def test_every_epoch_is_shuffled_anew_and_the_same_for_the_same_step(

@@ -148,9 +148,14 @@ def test_split_by_tokens_holds_every_index_once_within_the_limit(sizes: list[int
 
 
 def test_split_by_tokens_by_hand() -> None:
-    # In order of size: 2 (k=1), 3 (k=3), 5 (k=0), 9 (k=2). 3 * 2 <= 8, 5 * 3 > 8, 9 > 8.
-    assert split_by_tokens([5, 2, 9, 3], 8) == [[1, 3], [0], [2]]
+    # In order of size: 30 (k=1), 31 (k=3), 50 (k=0), 90 (k=2). 31 * 2 <= 80, 50 * 3 > 80, 90 > 80.
+    assert split_by_tokens([50, 30, 90, 31], 80) == [[1, 3], [0], [2]]
     assert split_by_tokens([5, 5, 5], 10) == [[0, 1], [2]]
+    # 20, 21, 22 hold an eighth of 160 and waste 3 of 66; with 30, 27 of 120 would be padding. 8 and 9 wait for more.
+    assert split_by_tokens([22, 30, 20, 21], 160) == [[2, 3, 0], [1]]
+    assert split_by_tokens([9, 20, 8, 21], 240) == [[2, 0, 1], [3]]
+    # Every part counts anew: 7 of 5, 3 of 10, 1 of 20.
+    assert split_by_tokens([5] * 7 + [10] * 3 + [20], 240) == [[*range(7)], [7, 8, 9], [10]]
     assert split_by_tokens([], 8) == []
 
 
@@ -213,6 +218,46 @@ def test_the_packed_pass_equals_row_by_row(
     policy.model.zero_grad(set_to_none=True)
     loss_of(plain).backward()
     same_gradients(from_packed, gradients(policy), rel=1e-3)
+
+
+TREES = [
+    [Pack([*range(40, 60), 7, 8], [[100, 101, 102, 103], [110]]), Pack([*range(40, 60), 9], [[100, 101], [5, 6, 7]])],
+    [Pack([70, 71, 72], [[130, 131], [132, 133, 134]])],
+    [Pack([80], [[1, 2]]), Pack([81, 82], [[3, 4]])],  # nothing in common
+]
+
+
+@pytest.mark.parametrize("queries", [4, 128])
+def test_trees_equal_row_by_row(
+    make_policy: MakePolicy,
+    gradients: Callable[[Policy], dict[str, Tensor]],
+    same_gradients: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    queries: int,
+) -> None:
+    monkeypatch.setattr("r1ranker.llm.blocks.MIN_QUERIES", queries)
+    policy = make_policy()
+    weights = torch.randn(19, generator=torch.Generator().manual_seed(4))
+    _, hidden, packed = policy.packed_trees(TREES)
+    plain, states = row_by_row(policy.model, [pack for row in TREES for pack in row])
+    torch.testing.assert_close(packed, plain, atol=1e-4, rtol=0)
+    torch.testing.assert_close(hidden, states, atol=1e-3, rtol=1e-3)
+    (packed * weights).sum().backward()
+    from_packed = gradients(policy)
+    policy.model.zero_grad(set_to_none=True)
+    (plain * weights).sum().backward()
+    same_gradients(from_packed, gradients(policy), rel=1e-3)
+
+
+def test_frozen_layers_build_no_graph(make_policy: MakePolicy) -> None:
+    """Below the first layer that trains nothing is kept for the backward pass."""
+    policy = make_policy(frozen_layers=2)
+    traced: list[bool] = []
+    for layer in causal_lm(policy.model).get_decoder().layers:
+        layer.register_forward_hook(lambda _module, _inputs, output: traced.append(output.requires_grad))
+    _, _, scores = policy.packed(PACKS)
+    assert traced == [False, False, True]
+    assert scores.requires_grad
 
 
 def test_a_temperature_divides_the_logits(make_policy: MakePolicy) -> None:

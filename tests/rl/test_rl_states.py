@@ -50,6 +50,19 @@ def test_every_negative_is_drawn_alike(make_example: ExampleFactory) -> None:
     assert all(1150 < seen[f"c{k}"] < 1350 for k in range(2, 6)), seen
 
 
+def test_an_example_gives_several_states_before_the_next_one(make_example: ExampleFactory) -> None:
+    examples = [make_example(6, id=f"e{k}") for k in range(3)]
+    stream = StateStream(examples, per_step=4, subsets=True, seed=0, per_example=2)
+    states = [state for step in range(3) for state in stream.at(step)]
+    names = [state.example.id for state in states]
+    assert names[0::2] == names[1::2]
+    assert sorted(names[0::2]) == sorted(names[6:12:2] + names[0:6:2]) == sorted(["e0", "e1", "e2"] * 2)
+    assert len({state.remaining for state in states}) > 6  # each is a draw of its own
+    # One state an example is the paper's draw, and stays what it was.
+    one = StateStream(examples, per_step=4, subsets=True, seed=0)
+    assert [s.example.id for s in one.at(0)][:3] == names[0:6:2]
+
+
 def test_one_of_several_best_candidates_is_kept_and_each_has_its_turn(make_example: ExampleFactory) -> None:
     example = make_example(4, positives={"c1": 2.0, "c2": 2.0, "c3": 1.0})
     pairs = Counter(r for r in draws(example, 1000) if len(r) == 2)

@@ -1,8 +1,8 @@
 """Attention in blocks of queries: what no query of a block may look at is never computed.
 
 The mask of a pack is mostly empty: a branch sees the trunk and itself, none of the other branches. The columns that
-every row begins with as plain text are causal and need no mask. The rest is cut into blocks; a block attends to those
-first columns, and from the first other column on that one of its queries sees.
+every row begins with as plain text (the trunk and the first branch) are causal and need no mask. The rest is cut into
+blocks; a block attends to those first columns up to the last that it sees, and to the others from the first it sees.
 
 Shapes: B rows, T columns, D size of a head.
 """
@@ -41,13 +41,17 @@ def cut_blocks(mask: Tensor) -> Blocks:
     plain = (mask[:, 0] | ahead).all(2).all(0)
     first = int(plain.long().cumprod(0).sum())
     seen = mask[:, 0].any(0)
-    start = torch.arange(first, device=device)
-    queries, columns, masks = [first], [start], [None]
+    columns = [torch.arange(first, device=device)]
+    queries = [first]
+    masks: list[Tensor | None] = [None]
     width = max(MIN_QUERIES, first // 2)  # the first columns are copied for every block: few blocks where they are many
     for begin in range(first, size, width):
         end = min(begin + width, size)
-        low = first + int(seen[begin:end, first:].any(0).long().argmax())
-        asked = torch.cat([start, torch.arange(low, end, device=device)])
+        some = seen[begin:end].any(0)
+        below = some[:first].nonzero()  # empty where packs of one row begin with different tokens
+        high = int(below.max()) + 1 if len(below) else 0
+        low = first + int(some[first:].long().argmax())
+        asked = torch.cat([torch.arange(high, device=device), torch.arange(low, end, device=device)])
         queries.append(end - begin)
         columns.append(asked)
         masks.append(mask[:, :, begin:end].index_select(3, asked))
@@ -68,9 +72,9 @@ def attend_in_blocks(
     Keys are gathered once: a slice a block would make its backward pass fill a whole gradient each time.
     """
     parts = zip(
-        query.split(blocks.queries, 2),
-        key.index_select(2, blocks.columns).split(blocks.keys, 2),
-        value.index_select(2, blocks.columns).split(blocks.keys, 2),
+        torch.split(query, list(blocks.queries), 2),
+        torch.split(key.index_select(2, blocks.columns), list(blocks.keys), 2),
+        torch.split(value.index_select(2, blocks.columns), list(blocks.keys), 2),
         blocks.masks,
         strict=True,
     )

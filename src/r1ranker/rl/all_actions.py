@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, groupby
 
 import torch
 
 from r1ranker.config import RunConfig
 from r1ranker.llm.packing import Pack, branch_means, packed_hidden, token_logprobs
+from r1ranker.llm.tree import grow_trees, tree_size
 from r1ranker.rankers import IRanker
 from r1ranker.rewards import exclusion_values
 from r1ranker.rl.losses import all_actions_loss, categorical_kl, entropy
 from r1ranker.rl.metrics import Averages
-from r1ranker.rl.policy import Policy, pack_size, split_by_tokens
+from r1ranker.rl.policy import Policy, split_by_tokens
 from r1ranker.rl.states import State
 
 
@@ -30,21 +32,28 @@ class AllActions:
         return [list(range(k, min(k + size, len(states)))) for k in range(0, len(states), size)]
 
     def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:
-        """Accumulate the gradients of one minibatch, in micro-batches."""
-        chosen = [states[k] for k in part]
-        packs = [self._pack(state) for state in chosen]
-        for micro in split_by_tokens([pack_size(p) for p in packs], self.config.train.micro_tokens):
-            self._micro([chosen[k] for k in micro], [packs[k] for k in micro], len(chosen), averages)
+        """Accumulate the gradients of one minibatch, in micro-batches.
+
+        Neighbours of one example stand in one row: what their prompts begin with is computed once.
+        """
+        limit = self.config.train.micro_tokens
+        rows: list[list[Pack]] = []
+        for _, own in groupby((states[k] for k in part), key=lambda state: state.example.id):
+            rows += grow_trees([self._pack(state) for state in own], limit)
+        ends = list(accumulate(len(row) for row in rows))
+        for micro in split_by_tokens([tree_size(row) for row in rows], limit):
+            chosen = [states[part[n]] for k in micro for n in range(ends[k] - len(rows[k]), ends[k])]
+            self._micro(chosen, [rows[k] for k in micro], len(part), averages)
 
     def _pack(self, state: State) -> Pack:
         request = self.ranker.request(state.example, state.remaining)
         llm = self.policy.llm
         return Pack(llm.chat.encode(request.prompt), llm.choice_tokens(request))
 
-    def _micro(self, states: Sequence[State], packs: Sequence[Pack], total: int, averages: Averages) -> None:
+    def _micro(self, states: Sequence[State], rows: Sequence[Sequence[Pack]], total: int, averages: Averages) -> None:
         train, sharpness = self.config.train, self.config.ranker.sharpness
         with self.policy.compute():
-            batch, _, logprobs = self.policy.packed(packs)
+            batch, _, logprobs = self.policy.packed_trees(rows)
             ref_logits = None
             if train.kl_coef:
                 with self.policy.reference() as model:

@@ -15,6 +15,7 @@ from r1ranker.errors import ConfigError, MissingExtraError
 from r1ranker.llm.load import fast_bfloat16, load_model
 from r1ranker.llm.packing import Pack, PackedBatch, causal_lm, collate, packed_hidden, token_logprobs
 from r1ranker.llm.transformers import TransformersLLM
+from r1ranker.llm.tree import TreeBatch, collate_trees
 
 
 def freeze_lower(model: nn.Module, layers: int) -> None:
@@ -119,8 +120,18 @@ class Policy:
     def packed(self, packs: Sequence[Pack], temperature: float = 1.0) -> tuple[PackedBatch, Tensor, Tensor]:
         """One packed pass: the batch, hidden states (N, H) and log-probs (N,) of its branch tokens."""
         batch = collate(packs, device=self.device)
+        return batch, *self._pass(batch, temperature)
+
+    def packed_trees(
+        self, rows: Sequence[Sequence[Pack]], temperature: float = 1.0
+    ) -> tuple[TreeBatch, Tensor, Tensor]:
+        """The same over rows of packs that begin alike (`llm.tree`)."""
+        batch = collate_trees(rows, device=self.device)
+        return batch, *self._pass(batch, temperature)
+
+    def _pass(self, batch: PackedBatch, temperature: float) -> tuple[Tensor, Tensor]:
         hidden = packed_hidden(self.model, batch)
-        return batch, hidden, token_logprobs(self.model, hidden, batch.targets, temperature)
+        return hidden, token_logprobs(self.model, hidden, batch.targets, temperature)
 
     def keep_reference(self) -> None:
         """Keep today's weights as the reference of the KL term (LoRA needs no copy: its base is there)."""
@@ -168,13 +179,25 @@ def _with_lora(model: nn.Module, config: ModelConfig) -> nn.Module:
     return wrapped
 
 
+MAX_PADDING = 0.1
+"""The share of a pass that may be padding, where that takes no pass too small to be worth its cost."""
+
+
 def split_by_tokens(sizes: Sequence[int], limit: int) -> list[list[int]]:
-    """Indices of like size together, each part within about `limit` positions when padded to its longest."""
+    """Indices of like size together, each part within about `limit` positions when padded to its longest.
+
+    A part that holds an eighth of the limit takes no member that would make more than a tenth of it padding.
+    """
     parts: list[list[int]] = []
+    held = 0
     for k in sorted(range(len(sizes)), key=lambda k: (sizes[k], k)):
-        if not parts or sizes[k] * (len(parts[-1]) + 1) > limit:
+        padded = sizes[k] * (len(parts[-1]) + 1) if parts else limit + 1
+        wasteful = 8 * held >= limit and padded - held - sizes[k] > MAX_PADDING * padded
+        if padded > limit or wasteful:
             parts.append([])
+            held = 0
         parts[-1].append(k)
+        held += sizes[k]
     return parts
 
 

@@ -41,16 +41,20 @@ class StateStream:
     resumed run goes on as if it had not stopped.
 
     subsets: draw a random subset of the candidates (IRanker), or take all (DRanker).
+    per_example: how many states, one after the other, an example gives before the next one has its turn.
     Raises InputError if no example has a better and a worse candidate.
     """
 
-    def __init__(self, examples: Sequence[RankingExample], *, per_step: int, subsets: bool, seed: int) -> None:
+    def __init__(
+        self, examples: Sequence[RankingExample], *, per_step: int, subsets: bool, seed: int, per_example: int = 1
+    ) -> None:
         self.examples = [e for e in examples if has_signal(e)]
         if not self.examples:
             raise InputError(
                 "there is nothing to learn from: no training example has candidates of different relevance"
             )
         self.per_step = per_step
+        self.per_example = per_example
         self.subsets = subsets
         self.seed = seed
 
@@ -60,7 +64,7 @@ class StateStream:
         return [self._state(first + k) for k in range(self.per_step)]
 
     def _state(self, index: int) -> State:
-        epoch, place = divmod(index, len(self.examples))
+        epoch, place = divmod(index // self.per_example, len(self.examples))
         order = self._order(epoch)
         example = self.examples[order[place]]
         if not self.subsets:

@@ -107,6 +107,7 @@ class Trainer:
             per_step=config.train.states_per_step,
             subsets=config.ranker.kind == "iterative",
             seed=config.seed,
+            per_example=config.train.states_per_example,
         )
         self.learner, self.critic = self._learner()
         self.optimizer = torch.optim.AdamW(
