@@ -236,9 +236,7 @@ class RunConfig(Section):
                 "ranker.kind = 'iterative' and ranker.thinking = false"
             )
         if self.train.states_per_example > 1 and self.ranker.kind == "direct":
-            raise ValueError(
-                "train.states_per_example > 1 needs ranker.kind = 'iterative': a list has one state"
-            )
+            raise ValueError("train.states_per_example > 1 needs ranker.kind = 'iterative': a list has one state")
         if self.train.states_per_step % self.train.states_per_example:
             raise ValueError(
                 f"train.states_per_step = {self.train.states_per_step} is no multiple of train.states_per_example = "
