@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import r1ranker
-from r1ranker.config import RankerConfig, RunConfig, dump_config, load_config, parse_config, parse_section
+from r1ranker.config import RankerConfig, RunConfig, dump_config, load_config, parse_config
 from r1ranker.errors import ConfigError
 from r1ranker.rankers import DRanker, FirstStep, IRanker
+from r1ranker.sections import parse_section
 
 RECIPES = sorted((Path(r1ranker.__file__).parent / "recipes").glob("*.toml"))
 NO_THINKING = ("train.algorithm=all_actions", "ranker.thinking=false")

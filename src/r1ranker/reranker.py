@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from r1ranker.assets import fetch_model
-from r1ranker.config import RankerConfig, parse_section
+from r1ranker.config import RankerConfig
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM
 from r1ranker.llm.openai import OpenAILLM
@@ -22,6 +22,7 @@ from r1ranker.modelfolder import gguf_file, read_ranker
 from r1ranker.prompted import LABEL_TOKENS
 from r1ranker.rollout import rollout
 from r1ranker.schedules import ScheduledRanker
+from r1ranker.sections import parse_section
 from r1ranker.types import Candidate, RankingExample, Sampling, Trace, Usage
 
 UNTRAINED = RankerConfig(thinking=False)

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from r1ranker.config import RankerConfig, Section, parse_section, read_tables
+from r1ranker.config import RankerConfig
 from r1ranker.errors import ConfigError
+from r1ranker.sections import Section, parse_section, read_tables
 
 NINE = (
     "rec-movie",

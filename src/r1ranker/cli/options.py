@@ -119,8 +119,8 @@ def given(**settings: Any) -> dict[str, Any]:
 
 def key_values(items: Sequence[str], option: str = "--option") -> dict[str, Any]:
     """`key=value` texts, values as in TOML. Raises ConfigError for one without an equals sign."""
-    from r1ranker.config import parse_value
     from r1ranker.errors import ConfigError
+    from r1ranker.sections import parse_value
 
     settings = {}
     for item in items:
