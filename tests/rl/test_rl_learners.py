@@ -170,7 +170,7 @@ def test_states_of_one_example_share_what_their_prompts_begin_with(
     ("train", "kind", "message"),
     [
         ({"states_per_step": 6, "states_per_example": 4}, "iterative", "no multiple"),
-        ({"states_per_step": 4, "states_per_example": 2}, "direct", "a direct list has one state"),
+        ({"states_per_step": 4, "states_per_example": 2}, "direct", "needs ranker.kind = 'iterative'"),
     ],
 )
 def test_states_per_example_must_fit(recipe: Recipe, train: dict[str, int], kind: str, message: str) -> None:
