@@ -1,13 +1,15 @@
 """Iterative ranking, ours against the straightforward loop: same model, precision, queries and batch, in turn.
 
-    python bench/elimination.py                       # 20 and 100 candidates, thinking off and on, and one query alone
-    python bench/elimination.py --growth              # tokens computed for 10, 20, 50 and 100 candidates
-    python bench/elimination.py --limit 2 --pairs 1   # to see that it works
+    python bench/elimination.py --sizes 20                          # 8 queries at once, thinking off and on
+    python bench/elimination.py --sizes 100 --kinds off --batch 1   # one query of 100 candidates
+    python bench/elimination.py --alone                             # one query of 20 after another: percentiles
+    python bench/elimination.py --growth                            # tokens for 10, 20, 50 and 100 candidates
+    python bench/elimination.py --batch 2 --pairs 1                 # to see that it works
 
 The loop rebuilds the prompt of every query each turn, lets transformers' `generate` read all of it and write greedily
 (at most 16 tokens, with thinking 48) up to `</answer>`, all queries in step, and parses the reply with the same parser.
 Ours is the `append` layout over kept prefixes: with thinking the reply is as free as the loop's; without, it is
-constrained to the labels that are left ("off"), or all labels are scored ("scored").
+constrained to the labels that are left ("off"), or all labels are scored ("scored"). A pair has queries of its own.
 
 Tokens: those of prompts that were computed and those that were written (or scored), without padding. Positions: all
 that went through the model, padding included. Films from MovieLens, histories of 20.
@@ -51,7 +53,7 @@ KINDS: dict[str, tuple[dict[str, Any], bool]] = {
 
 @dataclass
 class Side:
-    """What one side computed in its last run."""
+    """What one side computed since it was last set to zero."""
 
     tokens: int = 0
     positions: int = 0
@@ -67,9 +69,8 @@ class Side:
 
     def timed(self, work: Callable[[], int]) -> float:
         """Seconds of the work, which returns its tokens."""
-        self.positions = 0
         begin = time.perf_counter()
-        self.tokens = work()
+        self.tokens += work()
         return time.perf_counter() - begin
 
 
@@ -158,19 +159,37 @@ def films(candidates: int, limit: int) -> list[RankingExample]:
     return load_dataset("rec-movie", candidates=candidates, history=20).test[:limit]
 
 
-def batched(ours: Ours, plain: Plain, kind: str, size: int, limit: int, pairs: int) -> None:
-    """All queries at once, on both sides."""
-    examples, thinking = films(size, limit), KINDS[kind][1]
-    a, b = in_turn(
-        partial(ours.side.timed, partial(ours.run, examples, kind)),
-        partial(plain.side.timed, partial(plain.run, examples, thinking=thinking)),
-        pairs,
+def measure(ours: Ours, plain: Plain, kind: str, size: int, batch: int, pairs: int) -> tuple[list[float], list[float]]:
+    """Seconds of both sides, each pair over the next `batch` queries; a short query warms both up."""
+    examples, thinking = films(size, batch * pairs), KINDS[kind][1]
+    if len(examples) < batch * pairs:
+        raise SystemExit(f"{pairs} pairs of {batch} queries need {batch * pairs}; there are {len(examples)}")
+    rounds = [films(3, 1), *(examples[k : k + batch] for k in range(0, len(examples), batch))]
+
+    def side(watched: Side, run: Callable[[Sequence[RankingExample]], int]) -> Callable[[], float]:
+        queue = iter(rounds)
+
+        def timed() -> float:
+            queries = next(queue)
+            if queries is rounds[1]:  # what warmed up does not count
+                watched.tokens = watched.positions = 0
+            return watched.timed(partial(run, queries))
+
+        return timed
+
+    return in_turn(
+        side(ours.side, partial(ours.run, kind=kind)), side(plain.side, partial(plain.run, thinking=thinking)), pairs
     )
-    compare(f"elimination_{kind}_{size}", a, b, queries=len(examples), **sides(ours.side, plain.side))
+
+
+def batched(ours: Ours, plain: Plain, kind: str, size: int, batch: int, pairs: int) -> None:
+    """Several queries at once, on both sides."""
+    times = measure(ours, plain, kind, size, batch, pairs)
+    compare(f"elimination_{kind}_{size}", *times, batch=batch, queries=batch * pairs, **sides(ours.side, plain.side))
 
 
 def sides(ours: Side, theirs: Side) -> dict[str, Any]:
-    """What both computed in their last runs."""
+    """What both computed in all pairs."""
     return {
         "token_ratio": round(theirs.tokens / ours.tokens, 2),
         "our_tokens": ours.tokens,
@@ -179,22 +198,12 @@ def sides(ours: Side, theirs: Side) -> dict[str, Any]:
     }
 
 
-def alone(ours: Ours, plain: Plain, size: int, limit: int, pairs: int) -> None:
-    """One query at a time: percentiles over queries and pairs."""
-    examples = films(size, limit)
-    a: list[float] = []
-    b: list[float] = []
-    for example in examples:
-        one, other = in_turn(
-            partial(ours.side.timed, partial(ours.run, [example], "off")),
-            partial(plain.side.timed, partial(plain.run, [example], thinking=False)),
-            pairs,
-        )
-        a += one
-        b += other
-    p95 = {"our_p95_ms": percentile(a, 0.95), "their_p95_ms": percentile(b, 0.95)}
+def alone(ours: Ours, plain: Plain, size: int, pairs: int) -> None:
+    """One query after another: a pair each, and percentiles over the queries."""
+    a, b = measure(ours, plain, "off", size, 1, pairs)
     p50 = {"our_p50_ms": percentile(a, 0.5), "their_p50_ms": percentile(b, 0.5)}
-    compare(f"elimination_alone_{size}", a, b, queries=len(examples), **p50, **p95, **sides(ours.side, plain.side))
+    p95 = {"our_p95_ms": percentile(a, 0.95), "their_p95_ms": percentile(b, 0.95)}
+    compare(f"elimination_alone_{size}", a, b, **p50, **p95, **sides(ours.side, plain.side))
 
 
 def percentile(seconds: Sequence[float], share: float) -> int:
@@ -242,21 +251,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--limit", type=int, help="queries; by default 32 of 20 candidates and 4 of more, 8 alone")
+    parser.add_argument("--batch", type=int, default=8, help="queries at once, in step on both sides")
     parser.add_argument("--sizes", type=int, nargs="+", default=[20, 100])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=["off", "thought"])
+    parser.add_argument("--alone", action="store_true", help="only one query after another: as many as there are pairs")
     parser.add_argument("--growth", action="store_true", help="only the growth with the number of candidates")
     args = parser.parse_args()
     path = str(fetch_model(args.model))
     ours = Ours(path)
     if args.growth:
-        growth(ours, args.kinds[0], args.limit or 4)
+        growth(ours, args.kinds[0], 4)
         return
     plain = Plain(path)
+    if args.alone:
+        alone(ours, plain, 20, args.pairs)
+        return
     for size in args.sizes:
         for kind in args.kinds:
-            batched(ours, plain, kind, size, args.limit or (32 if size <= 20 else 4), args.pairs)
-    alone(ours, plain, 20, args.limit or 8, args.pairs)
+            batched(ours, plain, kind, size, args.batch, args.pairs)
 
 
 if __name__ == "__main__":

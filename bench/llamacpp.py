@@ -77,9 +77,7 @@ def main() -> None:
     ]
     dtype = str(next(theirs.model.parameters()).dtype).removeprefix("torch.")
     same_share = round(sum(same) / len(same), 3)
-    compare(
-        "llamacpp", *times, ask=args.ask, layout=args.layout, type=args.type, dtype=dtype, same_exclusions=same_share
-    )
+    compare(f"llamacpp_{args.ask}", *times, layout=args.layout, type=args.type, dtype=dtype, same_exclusions=same_share)
 
 
 if __name__ == "__main__":

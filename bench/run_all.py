@@ -29,9 +29,13 @@ RUNS: tuple[tuple[str, ...], ...] = (
     ("trl_update.py",),
     ("trl_step.py",),
     ("append_training.py",),
-    ("elimination.py",),
+    ("elimination.py", "--sizes", "20"),
+    ("elimination.py", "--alone", "--pairs", "12"),
     ("elimination.py", "--growth"),
-    ("llamacpp.py",),
+    ("llamacpp.py", "--ask", "scored"),
+    ("llamacpp.py", "--ask", "constrained"),
+    ("llamacpp.py", "--ask", "thinking"),
+    ("elimination.py", "--sizes", "100", "--kinds", "off", "--batch", "1"),
     ("schedules.py",),
 )
 SHOWN = ("bench", "ratio", "ours", "theirs", "pairs", "rows")

@@ -241,7 +241,6 @@ def test_the_first_step_never_thinks() -> None:
         "tournament=5",
         "budget_calls=9",
         "budget_tokens=900",
-        "constrained=true",
     ],
 )
 def test_a_schedule_is_no_way_to_train(setting: str) -> None:
@@ -249,6 +248,14 @@ def test_a_schedule_is_no_way_to_train(setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"^--set: ranker\.{key} is a way to rank, not to train"):
         load_config(None, [f"ranker.{setting}"])
     assert load_config(None, ["ranker.exclude_per_turn=1", "ranker.stop_at=1"]).ranker == RankerConfig()
+
+
+def test_constrained_answers_are_trained_by_all_actions_alone() -> None:
+    without = ["ranker.thinking=false", "ranker.constrained=true"]
+    config = load_config(None, [*without, "train.algorithm=all_actions"])
+    assert config.ranker.build(None).constrained  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match=r"ranker.constrained = true is trained by .*'all_actions', not 'ppo'"):
+        load_config(None, without)
 
 
 @pytest.mark.parametrize(
@@ -262,8 +269,8 @@ def test_a_schedule_is_no_way_to_train(setting: str) -> None:
         ({"advance": 1.0, "tournament": 4}, "advance: "),
         ({"budget_calls": 0}, "budget_calls: "),
         ({"kind": "direct", "stop_at": 3}, "for kind = 'iterative', not 'direct'"),
-        ({"kind": "direct", "constrained": True}, "for kind = 'iterative', not 'direct'"),
-        ({"constrained": True, "exclude_per_turn": 0.5}, "constrained answers name one candidate"),
+        ({"kind": "direct", "constrained": True}, "constrained answers name one candidate, and kind = 'direct' names"),
+        ({"constrained": True, "exclude_per_turn": 0.5}, "a constrained answer names one candidate"),
         ({"kind": "first_step", "exclude_per_turn": 2}, "for kind = 'iterative', not 'first_step'"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -168,8 +169,30 @@ def test_constrained_answers_are_the_labels_that_are_left(make_example: ExampleF
     trace, _ = run(ranker, make_example(2), [f"Hm.</think><answer>{answer}" if thinking else answer])
     assert (trace.ranking, trace.turns[0].parsed.status) == (("c1", "c2"), "exact")
     for several in ({"exclude_per_turn": 2}, {"stop_at": 3}):
-        with pytest.raises(ConfigError, match="constrained answers name one candidate"):
+        with pytest.raises(ConfigError, match="a constrained answer names one candidate"):
             IRanker(constrained=True, **several)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "ranker", [IRanker(thinking=False, constrained=True, exclude_per_turn=2), FirstStep(constrained=True)]
+)
+def test_where_several_are_compared_constrained_answers_are_scored(make_example: ExampleFactory, ranker: Any) -> None:
+    ranking = ranker.rank(make_example(4))
+    request = next(ranking)
+    assert (len(request.answers), request.choices, request.scored) == (4, (), True)
+    labels = next(ranker.rank(make_example(4))).answers
+    scores = (-2.0, -0.5, -3.0, -1.0)
+    try:
+        while True:
+            kept = [scores[k] for k, label in enumerate(labels) if label in request.answers]
+            best = max(range(len(kept)), key=kept.__getitem__)
+            written = Completion(request.answers[best] + "</answer>", choice_logprobs=tuple(kept) * request.scored)
+            request = ranking.send(written)
+    except StopIteration as stop:
+        trace = stop.value
+    # The likeliest to be written is excluded first.
+    assert trace.ranking == ("c3", "c1", "c4", "c2")
+    assert {turn.parsed.status for turn in trace.turns} == {"exact"}
 
 
 def test_a_direct_ranking_is_completed_in_listed_order(make_example: ExampleFactory) -> None:

@@ -71,7 +71,8 @@ class RankerConfig(Section):
     max_tokens: int = Field(1024, ge=1)
     """Longest completion."""
     constrained: bool = False
-    """For iterative: only a label that is left can be the answer; without thinking it is written, not scored."""
+    """For iterative and first_step: only a label that is left can be the answer. Without thinking it is written, or
+    where several are compared it counts how probable each is to be written; all_actions trains that probability."""
     exclude_per_turn: float = 1
     """For iterative: a whole number, or a share of those that are left, between 0 and 1."""
     stop_at: int = Field(1, ge=1)
@@ -101,11 +102,12 @@ class RankerConfig(Section):
             raise ValueError("window and tournament are two ways to rank many candidates: give one of them")
         if self.stride and not self.window:
             raise ValueError("stride is by how many a window moves on: give window too, or leave it out")
-        if self.kind != "iterative" and (self.exclude_per_turn, self.stop_at, self.constrained) != (1, 1, False):
+        if self.kind != "iterative" and (self.exclude_per_turn, self.stop_at) != (1, 1):
             raise ValueError(
-                "exclude_per_turn, stop_at and constrained are for kind = 'iterative', "
-                f"not '{self.kind}': leave them out"
+                f"exclude_per_turn and stop_at are for kind = 'iterative', not '{self.kind}': leave them out"
             )
+        if self.kind == "direct" and self.constrained:
+            raise ValueError("constrained answers name one candidate, and kind = 'direct' names all: leave it out")
         try:
             self._build(None, PromptTemplates.default())
         except ConfigError as error:
@@ -124,11 +126,9 @@ class RankerConfig(Section):
         return self._build(parameters, templates)
 
     def _build(self, parameters: int | None, templates: PromptTemplates) -> ScheduledRanker:
-        exclusions = {
-            "exclude_per_turn": self.exclude_per_turn,
-            "stop_at": self.stop_at,
-            "constrained": self.constrained,
-        }
+        own: dict[str, object] = {} if self.kind == "direct" else {"constrained": self.constrained}
+        if self.kind == "iterative":
+            own |= {"exclude_per_turn": self.exclude_per_turn, "stop_at": self.stop_at}
         ranker = make_ranker(
             self.kind,
             thinking=self.thinking,
@@ -137,7 +137,7 @@ class RankerConfig(Section):
             layout=self.layout,
             parameters=parameters,
             templates=templates,
-            **(exclusions if self.kind == "iterative" else {}),
+            **own,
         )
         scheduled: AnyRanker | Windows | Tournament = ranker
         if self.window:
@@ -213,10 +213,15 @@ class RunConfig(Section):
                 "ranker.kind = 'first_step' is a way to rank, not to train: train with ranker.kind = 'iterative' and "
                 "ranker.thinking = false, then rank with first_step"
             )
-        if changed := self.ranker.schedule + ["constrained"] * self.ranker.constrained:
+        if changed := self.ranker.schedule:
             raise ValueError(
                 f"ranker.{changed[0]} is a way to rank, not to train: leave it out here, and give it when you rank "
                 "with the trained model"
+            )
+        if self.ranker.constrained and self.train.algorithm != "all_actions":
+            raise ValueError(
+                "ranker.constrained = true is trained by train.algorithm = 'all_actions', not "
+                f"'{self.train.algorithm}': leave it out here, and give it when you rank with the trained model"
             )
         if self.train.algorithm == "all_actions" and (self.ranker.thinking or self.ranker.kind == "direct"):
             raise ValueError(

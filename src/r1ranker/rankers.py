@@ -28,10 +28,11 @@ class IRanker(PromptedRanker):
         written, at most so many.
     stop_at: once so many are left, one more turn orders them all.
     constrained: only a label that is left can be written as the answer. Without thinking the model then writes it
-        token by token in place of scoring all labels, and a turn costs the same however many are left.
+        token by token in place of scoring all labels, and a turn costs the same however many are left; where several
+        are to be excluded, each label gets its probability of being written.
 
-    Raises ConfigError for a value that is neither, or for several exclusions with `constrained`, and InputError
-    where several are to be excluded without thinking by an LLM that tells no log-probs.
+    Raises ConfigError for a value that is neither, or for several exclusions with `constrained` and thinking, and
+    InputError where several are to be excluded without thinking by an LLM that tells no log-probs.
     """
 
     kind: ClassVar[RankerKind] = "iterative"
@@ -45,8 +46,11 @@ class IRanker(PromptedRanker):
             raise ConfigError(f"exclude_per_turn is {several}: give a whole number from 1, or a share between 0 and 1")
         if self.stop_at < 1:
             raise ConfigError(f"stop_at is {self.stop_at}: give a whole number from 1")
-        if self.constrained and (self.exclude_per_turn, self.stop_at) != (1, 1):
-            raise ConfigError("constrained answers name one candidate: leave exclude_per_turn and stop_at at 1")
+        if self.constrained and self.thinking and (self.exclude_per_turn, self.stop_at) != (1, 1):
+            raise ConfigError(
+                "after a thought a constrained answer names one candidate: leave exclude_per_turn and stop_at at 1, or "
+                "do not think"
+            )
 
     def text_budget(self, context_tokens: int, max_tokens: int) -> int:
         """Without thinking only a label is read after the prompt; with `append` a label may stand there twice."""
@@ -96,7 +100,7 @@ class IRanker(PromptedRanker):
         count: int = 1,
     ) -> ParsedAnswer:
         """What the completion says: at most `count` ids. Naming a candidate that is already excluded is naming none."""
-        if count > 1 and request.choices:
+        if request.scored:
             remedy = "exclude_per_turn and stop_at go by: set both to 1, or think (thinking = true)"
             return ParsedAnswer("exact", best_first(example.id, remaining, completion, remedy)[: -count - 1 : -1])
         labels = list(self.labels(example).values())
@@ -181,12 +185,14 @@ class DRanker(PromptedRanker):
 class FirstStep(PromptedRanker):
     """An IRanker's first turn without thinking, and no more: one pass scores all candidates.
 
-    The likelier a candidate is to be excluded, the lower it ranks; equal scores keep the listed order.
+    The likelier a candidate is to be excluded, the lower it ranks; equal scores keep the listed order. With
+    `constrained` that is the probability that its label is written where no other text can be.
     Raises ConfigError with thinking, and InputError for an LLM that tells no log-probs.
     """
 
     kind: ClassVar[RankerKind] = "first_step"
     thinking: bool = False
+    constrained: bool = False
 
     def __post_init__(self) -> None:
         if self.thinking:
@@ -198,7 +204,8 @@ class FirstStep(PromptedRanker):
 
     def request(self, example: RankingExample, session: str = "") -> Request:
         """The one request of an example."""
-        return replace(self._exclusion(example, example.ids), session=session, scored=True)
+        request = replace(self._exclusion(example, example.ids), session=session, scored=True)
+        return replace(request, choices=(), answers=request.choices) if self.constrained else request
 
     def _once(self, example: RankingExample, session: str) -> Ranking:
         if len(example.candidates) == 1:

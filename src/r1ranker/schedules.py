@@ -201,11 +201,12 @@ class Budget:
 
         Where one of some answers is written at once, it takes what it takes.
         """
-        if request.answers and request.prompt.prefill == ANSWER:
+        if request.answers and request.prompt.prefill == ANSWER and not request.scored:
             return max(_bytes(answer) for answer in request.answers) + _bytes(request.stop)
-        if not request.choices:
+        scored = request.choices or (request.answers if request.scored else ())
+        if not scored:
             return self.answer_tokens
-        return max(min(self.answer_tokens, LABEL_TOKENS), sum(_bytes(choice) + 1 for choice in request.choices))
+        return max(min(self.answer_tokens, LABEL_TOKENS), sum(_bytes(text) + 1 for text in scored))
 
 
 def _most_prompt_tokens(lines: Counter[str], last: tuple[Counter[str], int] | None) -> int:

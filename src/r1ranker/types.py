@@ -106,7 +106,8 @@ class Request:
 
     `answers`: the reply is written freely up to `<answer>`, then it is one of these texts, closed by `stop`; its
     log-probs are those of the constrained distribution. A backend that cannot hold a reply to them raises
-    InputError. Not together with `choices`.
+    InputError. Not together with `choices`. With `scored`, and a prompt that ends in `<answer>`, nothing is written:
+    every answer gets its probability under that distribution; they sum to one.
     """
 
     prompt: Prompt
@@ -144,6 +145,7 @@ class Completion:
         that is the only one possible has log-prob 0.
     choice_logprobs: for a request with choices, each choice's mean token log-prob, in their order. The
         first token of the stop text counts with it, so that a choice that begins another can be told apart.
+        For scored answers, each one's log-probability.
     prompt_tokens, completion_tokens: tokens read, and tokens sampled (or scored, with choices). Where an answer's
         last tokens are the only ones possible, they cost nothing and are not counted.
     cached_tokens: the part of prompt_tokens that was reused rather than computed.

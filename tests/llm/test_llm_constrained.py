@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from factories import ExampleFactory
 from r1ranker.errors import InputError
-from r1ranker.llm.constrained import Grammar, Guide, Spills, token_tree
+from r1ranker.llm.constrained import Grammar, Guide, Spills, held_choices, token_tree
 from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.rankers import IRanker
 from r1ranker.rollout import rank_all
@@ -156,6 +157,41 @@ def test_probabilities_are_those_of_what_may_come_next_and_sum_to_one(
         assert abs(seen - share) < 4 * (share * (1 - share) / n) ** 0.5 + 1e-9, answer
 
 
+def test_a_choice_is_read_as_far_as_it_is_told_from_the_others() -> None:
+    a, b, c, d = held_choices([(1, 2, 9), (1, 2, 3, 4, 9), (5, 6, 9), (7, 9)])
+    assert (a.tokens, a.among) == ((1, 2, 9), ((1, 5, 7), (2,), (9, 3)))
+    assert (b.tokens, b.among) == ((1, 2, 3), ((1, 5, 7), (2,), (9, 3)))
+    assert (c.tokens, c.among) == ((5,), ((1, 5, 7),))
+    assert (d.tokens, d.among) == ((7,), ((1, 5, 7),))
+    [alone] = held_choices([(1, 2, 9)])
+    assert (alone.tokens, alone.among) == ((1,), ((1,),))
+
+
+@pytest.mark.parametrize("stop", ["</answer>", ""])
+def test_scored_answers_have_the_probabilities_they_are_written_with(tiny_llm: TransformersLLM, stop: str) -> None:
+    request = replace(BEGUN, scored=True, stop=stop)
+    [scored] = tiny_llm.complete([request], Sampling(sharpness=3.0))
+    found = {a: math.exp(score) for a, score in zip(ANSWERS, scored.choice_logprobs, strict=True)}
+    assert sum(found.values()) == pytest.approx(1.0, abs=1e-5)
+    if stop:
+        assert found == pytest.approx(by_hand(tiny_llm, BEGUN.prompt, ANSWERS, 1.0), abs=1e-5)
+    written = tiny_llm.complete([replace(BEGUN, stop=stop)] * 200, Sampling(1.0, seed=2))
+    assert {c.text for c in written} > {scored.text}
+    for completion in written:
+        assert probability(completion) == pytest.approx(found[completion.text.removesuffix(stop)], abs=1e-4)
+    assert scored.text == max(found, key=found.__getitem__) + stop
+    # Drawn by these probabilities as they are: no sharpness.
+    drawn = tiny_llm.complete([request] * 300, Sampling(1.0, sharpness=3.0, seed=3))
+    for answer, share in found.items():
+        seen = sum(c.text == answer + stop for c in drawn) / 300
+        assert abs(seen - share) < 4 * (share * (1 - share) / 300) ** 0.5 + 1e-9, answer
+
+
+def test_scores_are_not_asked_for_before_a_thought(tiny_llm: TransformersLLM) -> None:
+    with pytest.raises(InputError, match="what is scored is read after <answer>"):
+        tiny_llm.complete([replace(THINK, scored=True)], Sampling())
+
+
 def test_greedy_takes_the_likeliest_token_that_may_come_next(tiny_llm: TransformersLLM) -> None:
     [completion] = tiny_llm.complete([BEGUN], Sampling())
     trunk, encode = tiny_llm.chat.encode(BEGUN.prompt), tiny_llm.chat.encode_text
@@ -236,7 +272,8 @@ def test_no_room_for_the_longest_answer_is_said(tiny_llm: TransformersLLM) -> No
 
 
 def test_free_and_constrained_requests_of_one_prompt_stand_beside_one_another(tiny_llm: TransformersLLM) -> None:
-    requests = [THINK, Request(THINK.prompt), BEGUN, Request(BEGUN.prompt, ("Heat", "Alien")), THINK]
+    scored = replace(BEGUN, scored=True)
+    requests = [THINK, Request(THINK.prompt), BEGUN, scored, Request(BEGUN.prompt, ("Heat", "Alien")), THINK]
     together = tiny_llm.complete(requests, Sampling(max_tokens=50))
     for request, completion in zip(requests, together, strict=True):
         [alone] = tiny_llm.complete([request], Sampling(max_tokens=50))

@@ -41,10 +41,10 @@ GRAMMAR = Grammar(token_tree([(1, 2, 9), (3, 9)]), 3, (7, 8), (8,), (0,), Spills
 @pytest.mark.parametrize(
     ("group", "room", "size"),
     [
-        (Group((1, 2, 3), Request(Prompt("", "")), [0, 1], [], None), 50, 103),
-        (Group((1, 2, 3), Request(Prompt("", "")), [0, 1], [(1, 2), (1, 2, 3)], None), 3, 8),
-        (Group((1, 2, 3), Request(Prompt("", "", "<think>")), [0], [], GRAMMAR), 50, 53),
-        (Group((1, 2, 3), Request(Prompt("", "", "<answer>")), [0, 1], [], GRAMMAR), 3, 9),
+        (Group((1, 2, 3), Request(Prompt("", "")), [0, 1], [], None, None), 50, 103),
+        (Group((1, 2, 3), Request(Prompt("", "")), [0, 1], [(1, 2), (1, 2, 3)], None, None), 3, 8),
+        (Group((1, 2, 3), Request(Prompt("", "", "<think>")), [0], [], None, GRAMMAR), 50, 53),
+        (Group((1, 2, 3), Request(Prompt("", "", "<answer>")), [0, 1], [], None, GRAMMAR), 3, 9),
     ],
 )
 def test_what_a_group_takes(group: Group, room: int, size: int) -> None:
@@ -53,7 +53,7 @@ def test_what_a_group_takes(group: Group, room: int, size: int) -> None:
 
 
 def test_what_was_computed_was_not_reused() -> None:
-    group = Group((1, 2, 3), Request(Prompt("", "")), [0], [], None)
+    group = Group((1, 2, 3), Request(Prompt("", "")), [0], [], None, None)
     group.computed += 2
     assert group.cached == 1
     group.computed += 3  # computed again, because it could not be kept

@@ -76,7 +76,7 @@ def test_choices_logprobs_are_those_of_plain_calls(tiny_llm: TransformersLLM) ->
 @pytest.mark.parametrize("stop", ["</answer>", ";", ""])
 def test_a_choice_is_scored_with_the_first_token_of_the_stop_text(tiny_llm: TransformersLLM, stop: str) -> None:
     request = Request(PROMPTS[0], ("Toy Story", "Toy Story 2"), stop=stop)
-    short, long = tiny_llm.choice_tokens(request)
+    short, long = tiny_llm.choice_pack(request).branches
     first = tiny_llm.chat.encode_text(stop)[:1]
     assert len(first) == (1 if stop else 0)
     assert (short, long) == tuple(tiny_llm.chat.encode_text(c) + first for c in ("Toy Story", "Toy Story 2"))
@@ -85,7 +85,7 @@ def test_a_choice_is_scored_with_the_first_token_of_the_stop_text(tiny_llm: Tran
     [completion] = tiny_llm.complete([request], GREEDY)
     assert completion.text in ("Toy Story" + stop, "Toy Story 2" + stop)
     assert completion.completion_tokens == len(short) + len(long)
-    assert tiny_llm.choice_tokens(free(PROMPTS[0])) == []
+    assert tiny_llm.choice_pack(free(PROMPTS[0])).branches == []
 
 
 def test_choices_are_drawn_by_their_sharpened_softmax(tiny_llm: TransformersLLM) -> None:

@@ -51,9 +51,9 @@ def count_passes(policy: Policy) -> list[int]:
 
     packed_trees = policy.packed_trees
 
-    def counted_trees(rows: Sequence[Sequence[Pack]], *args: Any) -> Any:
+    def counted_trees(rows: Sequence[Sequence[Pack]]) -> Any:
         passes.append(sum(map(len, rows)))
-        return packed_trees(rows, *args)
+        return packed_trees(rows)
 
     policy.packed = counted  # type: ignore[method-assign]
     policy.packed_trees = counted_trees  # type: ignore[method-assign]
@@ -62,6 +62,7 @@ def count_passes(policy: Policy) -> list[int]:
 
 ALGORITHMS = [
     ("all_actions", {"entropy_coef": 0.05}),
+    ("all_actions", {"ranker": {"constrained": True}}),
     ("grpo", {}),
     ("grpo", {"epochs": 2}),
     ("ppo", {"critic": "head", "group_size": 2}),
@@ -136,6 +137,7 @@ def test_minibatches_cover_all_states(
 
 
 @pytest.mark.parametrize("layout", ["append", "rebuild"])
+@pytest.mark.parametrize("constrained", [False, True])
 def test_states_of_one_example_share_what_their_prompts_begin_with(
     make_policy: MakePolicy,
     recipe: Recipe,
@@ -143,6 +145,7 @@ def test_states_of_one_example_share_what_their_prompts_begin_with(
     gradients: Gradients,
     same_gradients: Callable[..., None],
     layout: str,
+    constrained: bool,
 ) -> None:
     """One row an example gives what one row a state gives, of fewer tokens; micro-batches keep rows whole."""
     first, second = examples[2], examples[1]
@@ -150,7 +153,7 @@ def test_states_of_one_example_share_what_their_prompts_begin_with(
     found, tokens, results = [], [], []
     for micro_tokens, rows in ((1, [1, 1, 1, 1]), (1_000_000, [4])):
         policy = make_policy()
-        ranker = {"layout": layout, "sharpness": 10.0}
+        ranker = {"layout": layout, "sharpness": 10.0, "constrained": constrained}
         learner = learner_of(policy, recipe(ranker=ranker, micro_tokens=micro_tokens, kl_coef=0.1))
         move(policy, 0.02)
         passes = count_passes(policy)
@@ -289,6 +292,43 @@ def test_all_actions_measures_the_expected_reward(make_policy: MakePolicy, recip
     assert got["choices"] == pytest.approx(19 / 5)
     assert got["kl"] == pytest.approx(0.0, abs=1e-6)
     assert 0 < got["entropy"] < math.log(5)
+
+
+def test_all_actions_trains_the_probability_that_a_constrained_answer_is_written(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    states: list[State],
+    gradients: Gradients,
+    same_gradients: Callable[..., None],
+) -> None:
+    """By hand: each label's probability, token by token among those that could come next, by plain calls."""
+    policy = make_policy()
+    learner = learner_of(policy, recipe(ranker={"sharpness": 7.0, "constrained": True}))
+    assert isinstance(learner, AllActions)
+    averages = Averages()
+    learner.backward(states, range(len(states)), averages)
+    found = gradients(policy)
+    policy.model.zero_grad(set_to_none=True)
+    chat, rewards = policy.llm.chat, []
+    for state in states:
+        request = learner.ranker.request(state.example, state.remaining)
+        trunk = chat.encode(request.prompt)
+        texts = [chat.encode_text(answer + "</answer>") for answer in request.answers]
+        probabilities = []
+        for own in texts:
+            logprob = torch.zeros(())
+            for k in range(len(own)):
+                allowed = sorted({t[k] for t in texts if t[:k] == own[:k] and len(t) > k})
+                logits = policy.model(input_ids=torch.tensor([[*trunk, *own[:k]]])).logits[0, -1]
+                logprob = logprob + logits[allowed].log_softmax(0)[allowed.index(own[k])]
+            probabilities.append(logprob.exp())
+        assert float(torch.stack(probabilities).sum().detach()) == pytest.approx(1.0, abs=1e-5)
+        values = torch.tensor(exclusion_values(state.example.relevance, state.remaining))
+        rewards.append((torch.stack(probabilities) * values).sum())
+    reward = torch.stack(rewards).mean()
+    assert averages.result()["reward"] == pytest.approx(float(reward.detach()), abs=1e-4)
+    (-reward).backward()
+    same_gradients(found, gradients(policy), rel=1e-3)
 
 
 def test_the_entropy_bonus_flattens_the_policy(make_policy: MakePolicy, recipe: Recipe, states: list[State]) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from r1ranker.config import RunConfig
 from r1ranker.errors import ConfigError
-from r1ranker.llm.packing import Pack, branch_means, causal_lm, collate, token_logprobs
+from r1ranker.llm.packing import Pack, branch_means, causal_lm, collate, packed_hidden, token_logprobs
+from r1ranker.llm.tree import collate_trees
 from r1ranker.rankers import IRanker
 from r1ranker.rl.losses import all_actions_loss, ppo_loss
 from r1ranker.rl.policy import Critic, Policy, freeze_lower, halve_frozen, pack_size, split_by_tokens
@@ -238,7 +239,9 @@ def test_trees_equal_row_by_row(
     monkeypatch.setattr("r1ranker.llm.blocks.MIN_QUERIES", queries)
     policy = make_policy()
     weights = torch.randn(19, generator=torch.Generator().manual_seed(4))
-    _, hidden, packed = policy.packed_trees(TREES)
+    batch = collate_trees(TREES)
+    hidden = packed_hidden(policy.model, batch)
+    packed = token_logprobs(policy.model, hidden, batch.targets)
     plain, states = row_by_row(policy.model, [pack for row in TREES for pack in row])
     torch.testing.assert_close(packed, plain, atol=1e-4, rtol=0)
     torch.testing.assert_close(hidden, states, atol=1e-3, rtol=1e-3)

@@ -16,7 +16,8 @@ from r1ranker.types import Trace, Turn
 
 def probabilities(turn: Turn, sharpness: float) -> dict[str, float]:
     """Candidate id -> probability of being excluded in this turn; empty where the model wrote freely."""
-    scores = [sharpness * value for value in turn.completion.choice_logprobs]
+    factor = 1.0 if turn.request.answers else sharpness  # scored answers have log-probabilities already
+    scores = [factor * value for value in turn.completion.choice_logprobs]
     if not scores:
         return {}
     top = max(scores)

@@ -130,7 +130,7 @@ def contenders_of(config: RunConfig, model: Path) -> list[Contender]:
     name = short_name(base)
     rows = [Contender(f"{name} ({config.ranker.kind})", lambda: load_reranker(base, asked, device))]
     if config.evaluation.direct and config.ranker.kind == "iterative":
-        direct = {**asked, "kind": "direct"}
+        direct = {**asked, "kind": "direct", "constrained": False}
         rows.append(Contender(f"{name} (direct)", lambda: load_reranker(base, direct, device)))
     rows.append(Contender(f"{config.name} (trained)", lambda: load_reranker(str(model), {}, device), trained=True))
     return rows

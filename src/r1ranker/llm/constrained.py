@@ -21,6 +21,30 @@ def token_tree(texts: Sequence[Sequence[int]]) -> Tree:
     return tree
 
 
+@dataclass(frozen=True, slots=True)
+class HeldChoice:
+    """One of some texts, as far as it must be read to be told from the others.
+
+    among: for each of its tokens, those that could stand there, itself included. Where that is one, nothing is chosen.
+    """
+
+    tokens: tuple[int, ...]
+    among: tuple[tuple[int, ...], ...]
+
+
+def held_choices(texts: Sequence[Sequence[int]]) -> list[HeldChoice]:
+    """Texts of which no two are alike and none begins another; of one alone, the first token is read."""
+    tree, out = token_tree(texts), []
+    for tokens in texts:
+        node, among, length = tree, list[tuple[int, ...]](), 1
+        for place, token in enumerate(tokens, start=1):
+            among.append(tuple(node))
+            length = place if len(node) > 1 else length
+            node = node[token]
+        out.append(HeldChoice(tuple(tokens[:length]), tuple(among[:length])))
+    return out
+
+
 class Spills:
     """The tokens that would end `<answer>` and begin an answer at once.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from r1ranker.llm.constrained import OPENING, Grammar
+from r1ranker.llm.packing import Pack
 from r1ranker.types import Request, Sampling
 
 UNLIKE = 32
@@ -19,6 +20,7 @@ class Group:
     """Requests with one prompt, which is computed once.
 
     members: their places among all requests. choices: token ids of what is to be scored.
+    among: where only some texts are possible, the tokens that could stand in the place of each token of the choices.
     grammar: what holds the replies to some answers, or None.
     computed: how many of the prompt's tokens were not there and had to be computed.
     """
@@ -27,6 +29,7 @@ class Group:
     request: Request
     members: list[int]
     choices: list[tuple[int, ...]]
+    among: list[tuple[tuple[int, ...], ...]] | None
     grammar: Grammar | None
     computed: int = 0
 
@@ -39,6 +42,22 @@ class Group:
     def cached(self) -> int:
         """How many of the prompt's tokens were reused."""
         return max(0, len(self.trunk) - self.computed)
+
+    @property
+    def kind(self) -> str:
+        """Groups of one kind can share a batch: `scored`, `held` (scored among some texts) or `written`."""
+        if not self.choices:
+            return "written"
+        return "scored" if self.among is None else "held"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What the choices say."""
+        return self.request.choices or self.request.answers
+
+    def pack(self) -> Pack:
+        """The prompt with the choices as its branches."""
+        return Pack(self.trunk, self.choices, self.among)
 
     def room(self, sampling: Sampling) -> int:
         """How many tokens a reply takes at most."""

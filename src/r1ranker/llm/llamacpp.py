@@ -76,6 +76,11 @@ class LlamaCppLLM:
             task = tasks.setdefault(key, _Task(request, trunk, choices, []))
             task.members.append((k, generator.randrange(_SEEDS)))
         for task in tasks.values():
+            if task.request.answers and task.request.scored:
+                raise InputError(
+                    f"{self.name}: llama.cpp writes a constrained answer and scores none: set exclude_per_turn and "
+                    "stop_at to 1, or constrained = false, or take a model that transformers runs"
+                )
             longest = max(map(len, task.choices), default=sampling.max_tokens)
             require_room(task.request, len(task.trunk), longest, self)
         out: dict[int, Completion] = {}

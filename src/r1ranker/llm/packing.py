@@ -28,10 +28,14 @@ HEAD_CHUNK = 1024
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Token ids of a trunk and of its branches. A trunk has at least one token, and so has each branch."""
+    """Token ids of a trunk and of its branches. A trunk has at least one token, and so has each branch.
+
+    among: for each branch and each of its tokens, the tokens that could stand there; None: any could.
+    """
 
     trunk: Sequence[int]
     branches: Sequence[Sequence[int]] = ()
+    among: Sequence[Sequence[Sequence[int]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +188,43 @@ def token_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, temperatur
     return torch.cat(parts) if parts else hidden.new_zeros(0)
 
 
+def held_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, among: Sequence[Sequence[int]]) -> Tensor:
+    """Log-probs (nats, fp32) of `targets` (N,) where each could only be one of `among` (N sets of tokens).
+
+    The LM head runs for these tokens alone. A token that is the only one possible has log-prob 0.
+    """
+    head = causal_lm(model).get_output_embeddings()
+    known = sorted({token for tokens in among for token in tokens})
+    column = {token: k for k, token in enumerate(known)}
+    closed = torch.ones(len(among), len(known), dtype=torch.bool)
+    rows = [row for row, tokens in enumerate(among) for _ in tokens]
+    closed[rows, [column[token] for tokens in among for token in tokens]] = False
+    wanted = torch.tensor(known, device=hidden.device)
+    bias = None if head.bias is None else head.bias[wanted]
+    logits = nn.functional.linear(hidden, head.weight[wanted], bias).float()
+    logits = logits.masked_fill(closed.to(hidden.device), -torch.inf)
+    places = torch.tensor([column[token] for token in targets.tolist()], device=hidden.device)
+    return -nn.functional.cross_entropy(logits, places, reduction="none")
+
+
+def branch_sums(logprobs: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Summed token log-probs of each branch: (branches,)."""
+    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(logprobs.device)
+    return logprobs.new_zeros(len(lengths)).index_add(0, owner, logprobs)
+
+
 def branch_means(logprobs: Tensor, lengths: Sequence[int]) -> Tensor:
     """Mean token log-prob of each branch: (branches,)."""
-    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(logprobs.device)
-    total = logprobs.new_zeros(len(lengths)).index_add(0, owner, logprobs)
-    return total / torch.tensor(lengths, dtype=logprobs.dtype, device=logprobs.device)
+    return branch_sums(logprobs, lengths) / torch.tensor(lengths, dtype=logprobs.dtype, device=logprobs.device)
+
+
+def branch_scores(model: nn.Module, hidden: Tensor, batch: PackedBatch, packs: Sequence[Pack]) -> Tensor:
+    """What each branch of a batch's packs is worth, (branches,): its mean token log-prob, or where its tokens stand
+    `among` others its log-probability. Raises ValueError for packs of both kinds.
+    """
+    if any((pack.among is None) is not (packs[0].among is None) for pack in packs):
+        raise ValueError("packs with and without `among` are scored in batches of their own")
+    if packs[0].among is None:
+        return branch_means(token_logprobs(model, hidden, batch.targets), batch.lengths)
+    among = [tokens for pack in packs for branch in pack.among or () for tokens in branch]
+    return branch_sums(held_logprobs(model, hidden, batch.targets, among), batch.lengths)

@@ -15,18 +15,17 @@ from torch import Tensor, nn
 from r1ranker.errors import InputError
 from r1ranker.llm.attention import share_keys
 from r1ranker.llm.chat import ChatEncoder
-from r1ranker.llm.constrained import OPENING, THOUGHT_END, Grammar, Guide, Spills, token_tree
+from r1ranker.llm.constrained import OPENING, THOUGHT_END, Grammar, Guide, Spills, held_choices, token_tree
 from r1ranker.llm.groups import Group, alike, batches
 from r1ranker.llm.kv import GrowingCache, PrefixStore, preload
 from r1ranker.llm.packing import (
     PAD_BRANCH,
     Pack,
     attention_mask,
-    branch_means,
+    branch_scores,
     causal_lm,
     collate,
     hidden_states,
-    token_logprobs,
 )
 from r1ranker.llm.sampling import Branch, Writer
 from r1ranker.types import Completion, Request, Sampling
@@ -94,10 +93,22 @@ class TransformersLLM:
         """Tokens of a user's text."""
         return len(self.chat.encode_text(text))
 
-    def choice_tokens(self, request: Request) -> list[tuple[int, ...]]:
-        """Each choice's token ids and the first one of the stop text; the rest of that follows by itself."""
-        end = self.chat.encode_text(request.stop)[:1]
-        return [self.chat.encode_text(choice) + end for choice in request.choices]
+    def choice_pack(self, request: Request) -> Pack:
+        """The prompt, and each choice's (or scored answer's) token ids as a branch.
+
+        Each has the first token of the stop text at its end (the rest of that follows by itself); of an answer only
+        what tells it from the others is there.
+        """
+        trunk, end = self.chat.encode(request.prompt), self.chat.encode_text(request.stop)[:1]
+        if not request.answers:
+            return Pack(trunk, [self.chat.encode_text(choice) + end for choice in request.choices])
+        held = held_choices(self._whole_answers(request))
+        return Pack(trunk, [choice.tokens for choice in held], [choice.among for choice in held])
+
+    def _whole_answers(self, request: Request) -> list[tuple[int, ...]]:
+        """Each answer's token ids with those of its end, so that none begins another."""
+        end = self.chat.encode_text(request.stop) or tuple(sorted(self._stops))[:1]
+        return [self.chat.encode_text(answer) + end for answer in request.answers]
 
     @torch.no_grad()
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
@@ -106,13 +117,13 @@ class TransformersLLM:
         generator = torch.Generator().manual_seed(sampling.seed)
         groups = self._groups(requests)
         self._check_lengths(groups, sampling)
-        scored, written = ([g for g in groups if bool(g.choices) is kind] for kind in (True, False))
+        scored, held, written = ([g for g in groups if g.kind == kind] for kind in ("scored", "held", "written"))
         was_training = self.model.training
         self.model.eval()
         self.prefixes.next_call()
         out: dict[int, Completion] = {}
         with self._compute():
-            for batch in self._batches(scored, sampling):
+            for batch in [*self._batches(scored, sampling), *self._batches(held, sampling)]:
                 out.update(self._score(batch, sampling, generator))
             self._catch_up(written)
             for batch in self._batches(written, sampling):
@@ -125,13 +136,22 @@ class TransformersLLM:
         """Requests with the same prompt and the same kind of reply together."""
         groups: dict[tuple[object, ...], Group] = {}
         for k, request in enumerate(requests):
-            trunk = tuple(self.chat.encode(request.prompt))
             # Scored and sampled requests never share a pack: the one kind has all its branches at once.
-            key = (trunk, request.choices, request.answers, request.stop)
+            key = (request.prompt, request.choices, request.answers, request.stop, request.scored)
             if key not in groups:
-                groups[key] = Group(trunk, request, [], self.choice_tokens(request), self._grammar(request))
+                groups[key] = self._group(request)
             groups[key].members.append(k)
         return list(groups.values())
+
+    def _group(self, request: Request) -> Group:
+        if not request.choices and not request.scored:
+            trunk = tuple(self.chat.encode(request.prompt))
+            return Group(trunk, request, [], [], None, self._grammar(request))
+        if request.answers and not request.prompt.prefill.endswith(OPENING):
+            raise InputError("what is scored is read after <answer>: leave thinking out, or do not ask for scores")
+        pack = self.choice_pack(request)
+        among = None if pack.among is None else [tuple(map(tuple, branch)) for branch in pack.among]
+        return Group(tuple(pack.trunk), request, [], [tuple(branch) for branch in pack.branches], among, None)
 
     def _compute(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
@@ -187,19 +207,19 @@ class TransformersLLM:
 
     def _score(self, groups: list[Group], sampling: Sampling, generator: torch.Generator) -> dict[int, Completion]:
         """One packed pass: a branch a choice."""
-        packs = [Pack(g.trunk, g.choices) for g in groups]
+        packs = [g.pack() for g in groups]
         _, batch, hidden = self._start(packs, groups)
         picked = hidden[batch.source_row, batch.source_column]
-        logprobs = token_logprobs(self.model, picked, batch.targets)
-        means = branch_means(logprobs, batch.lengths).cpu()
+        worth = branch_scores(self.model, picked, batch, packs).cpu()
         out, at = {}, 0
         for group, pack, count in zip(groups, packs, batch.branch_counts, strict=True):
-            scores = means[at : at + count]
+            scores = worth[at : at + count]
+            sharpness = 1.0 if group.among else sampling.sharpness  # those are probabilities already
             scored = sum(len(branch) for branch in pack.branches)
             for n, member in enumerate(group.members):
-                chosen = _choose(scores * sampling.sharpness, sampling.temperature, generator)
+                chosen = _choose(scores * sharpness, sampling.temperature, generator)
                 out[member] = Completion(
-                    text=group.request.choices[chosen] + group.request.stop,
+                    text=group.texts[chosen] + group.request.stop,
                     token_ids=tuple(pack.branches[chosen]),
                     choice_logprobs=tuple(scores.tolist()),
                     prompt_tokens=len(group.trunk),
@@ -245,9 +265,7 @@ class TransformersLLM:
         """What holds a reply to the request's answers, if it names any."""
         if not request.answers:
             return None
-        encode = self.chat.encode_text
-        end = encode(request.stop) or tuple(sorted(self._stops))[:1]
-        answers = [encode(answer) + end for answer in request.answers]
+        encode, answers = self.chat.encode_text, self._whole_answers(request)
         return Grammar(
             token_tree(answers),
             max(map(len, answers)),

@@ -8,7 +8,7 @@ from itertools import accumulate, groupby
 import torch
 
 from r1ranker.config import RunConfig
-from r1ranker.llm.packing import Pack, branch_means, packed_hidden, token_logprobs
+from r1ranker.llm.packing import Pack
 from r1ranker.llm.tree import grow_trees, tree_size
 from r1ranker.rankers import IRanker
 from r1ranker.rewards import exclusion_values
@@ -46,21 +46,20 @@ class AllActions:
             self._micro(chosen, [rows[k] for k in micro], len(part), averages)
 
     def _pack(self, state: State) -> Pack:
-        request = self.ranker.request(state.example, state.remaining)
-        llm = self.policy.llm
-        return Pack(llm.chat.encode(request.prompt), llm.choice_tokens(request))
+        return self.policy.llm.choice_pack(self.ranker.request(state.example, state.remaining))
 
     def _micro(self, states: Sequence[State], rows: Sequence[Sequence[Pack]], total: int, averages: Averages) -> None:
-        train, sharpness = self.config.train, self.config.ranker.sharpness
+        train = self.config.train
+        # What a constrained answer is worth is its log-probability already.
+        sharpness = 1.0 if self.ranker.constrained else self.config.ranker.sharpness
         with self.policy.compute():
-            batch, _, logprobs = self.policy.packed_trees(rows)
+            batch, worth = self.policy.packed_trees(rows)
             ref_logits = None
             if train.kl_coef:
-                with self.policy.reference() as model:
-                    ref = token_logprobs(model, packed_hidden(model, batch), batch.targets)
-                ref_logits = torch.split(branch_means(ref, batch.lengths) * sharpness, list(batch.branch_counts))
-        logits = torch.split(branch_means(logprobs, batch.lengths) * sharpness, list(batch.branch_counts))
-        loss = logprobs.new_zeros(())
+                ref = self.policy.reference_scores(batch, rows)
+                ref_logits = torch.split(ref * sharpness, list(batch.branch_counts))
+        logits = torch.split(worth * sharpness, list(batch.branch_counts))
+        loss = worth.new_zeros(())
         for k, (state, scores) in enumerate(zip(states, logits, strict=True)):
             values = exclusion_values(state.example.relevance, state.remaining)
             rewards = torch.tensor(values, device=scores.device)

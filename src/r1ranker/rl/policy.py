@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from r1ranker.config import ModelConfig
 from r1ranker.errors import ConfigError, MissingExtraError
 from r1ranker.llm.load import fast_bfloat16, load_model
-from r1ranker.llm.packing import Pack, PackedBatch, causal_lm, collate, packed_hidden, token_logprobs
+from r1ranker.llm.packing import (
+    Pack,
+    PackedBatch,
+    branch_scores,
+    causal_lm,
+    collate,
+    packed_hidden,
+    token_logprobs,
+)
 from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.llm.tree import TreeBatch, collate_trees
 
@@ -120,18 +128,14 @@ class Policy:
     def packed(self, packs: Sequence[Pack], temperature: float = 1.0) -> tuple[PackedBatch, Tensor, Tensor]:
         """One packed pass: the batch, hidden states (N, H) and log-probs (N,) of its branch tokens."""
         batch = collate(packs, device=self.device)
-        return batch, *self._pass(batch, temperature)
-
-    def packed_trees(
-        self, rows: Sequence[Sequence[Pack]], temperature: float = 1.0
-    ) -> tuple[TreeBatch, Tensor, Tensor]:
-        """The same over rows of packs that begin alike (`llm.tree`)."""
-        batch = collate_trees(rows, device=self.device)
-        return batch, *self._pass(batch, temperature)
-
-    def _pass(self, batch: PackedBatch, temperature: float) -> tuple[Tensor, Tensor]:
         hidden = packed_hidden(self.model, batch)
-        return hidden, token_logprobs(self.model, hidden, batch.targets, temperature)
+        return batch, hidden, token_logprobs(self.model, hidden, batch.targets, temperature)
+
+    def packed_trees(self, rows: Sequence[Sequence[Pack]]) -> tuple[TreeBatch, Tensor]:
+        """One packed pass over rows of packs that begin alike (`llm.tree`): the batch, and its branches' worth."""
+        batch = collate_trees(rows, device=self.device)
+        packs = [pack for row in rows for pack in row]
+        return batch, branch_scores(self.model, packed_hidden(self.model, batch), batch, packs)
 
     def keep_reference(self) -> None:
         """Keep today's weights as the reference of the KL term (LoRA needs no copy: its base is there)."""
@@ -154,6 +158,11 @@ class Policy:
         """The reference's log-probs of a batch's branch tokens, (N,)."""
         with self.reference() as model:
             return token_logprobs(model, packed_hidden(model, batch), batch.targets, temperature)
+
+    def reference_scores(self, batch: TreeBatch, rows: Sequence[Sequence[Pack]]) -> Tensor:
+        """What the branches of a batch of these rows are worth to the reference."""
+        with self.reference() as model:
+            return branch_scores(model, packed_hidden(model, batch), batch, [pack for row in rows for pack in row])
 
 
 def _with_lora(model: nn.Module, config: ModelConfig) -> nn.Module:
