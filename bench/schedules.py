@@ -3,9 +3,10 @@
     python bench/schedules.py --limit 100
     python bench/schedules.py --model runs/demo/model --candidates 100 --limit 20
 
-For each schedule, per list: LLM calls; the longest chain of calls that wait for each other (a tournament's groups
-could be asked at once); tokens computed (read and not kept from an earlier turn, written or scored); seconds of wall
-time with `--concurrency` lists under way; MRR and nDCG@10. Ends with one JSON line.
+For each schedule, per list: LLM calls; the longest chain of calls that wait for each other, as counted in the run (a
+tournament's groups are asked side by side, and so are the candidates of `pointwise`, the first a step ahead); tokens
+computed (read and not kept from an earlier turn, written or scored); seconds of wall time with `--concurrency` lists
+under way; MRR and nDCG@10. Ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from typing import Any
 from r1ranker.datasets import load_dataset
 from r1ranker.evaluation import per_query
 from r1ranker.evaluation.harness import run_ranker
-from r1ranker.prompted import part_of
+from r1ranker.prompted import Ranking, advance, one_ahead
 from r1ranker.reranker import Reranker, with_settings
-from r1ranker.schedules import ScheduledRanker, Tournament
-from r1ranker.types import RankingExample
+from r1ranker.schedules import ScheduledRanker
+from r1ranker.types import RankingExample, Trace
 
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("one-shot (direct)", {"kind": "direct", "max_tokens": 512}),
     ("first step", {"kind": "first_step"}),
+    ("pointwise", {"kind": "pointwise"}),
     ("exclude 1 (the paper)", {}),
     ("exclude 2", {"exclude_per_turn": 2}),
     ("exclude 5", {"exclude_per_turn": 5}),
@@ -41,31 +43,37 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def depth(ranker: ScheduledRanker, n: int) -> int:
-    """How many calls follow one another, if a tournament's groups are asked at once."""
-    if not isinstance(ranker, Tournament):
-        return ranker.calls(n)
-    longest = 0
-    while n > ranker.size:
-        kept = [(len(group), part_of(ranker.advance, len(group))) for group in ranker.groups(range(n))]
-        longest += max(ranker.inner.calls(size, keep) for size, keep in kept)
-        n = sum(keep for _, keep in kept)
-    return longest + ranker.inner.calls(n)
+class Deep:
+    """The ranker, and how often each of its rankings waited for the LLM."""
+
+    def __init__(self, ranker: ScheduledRanker) -> None:
+        self.ranker = ranker
+        self.shown, self.text_budget = ranker.shown, ranker.text_budget
+        self.depths: list[int] = []
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Rank the example as the driver does."""
+        ranking, waits = one_ahead(self.ranker.rank(example)), 0
+        step = advance(ranking)
+        while not isinstance(step, Trace):
+            waits += 1
+            step = advance(ranking, (yield step))
+        self.depths.append(waits)
+        return step
 
 
 def measure(name: str, reranker: Reranker, examples: Sequence[RankingExample], concurrency: int) -> dict[str, Any]:
     """One row; costs are means over the lists."""
     if prefixes := getattr(reranker.llm, "prefixes", None):
         prefixes.clear()  # what an earlier row left must not make this one cheaper
-    traces, seconds = run_ranker(
-        name, reranker.ranker, examples, reranker.llm, reranker.sampling, concurrency=concurrency
-    )
+    ranker = Deep(reranker.ranker)
+    traces, seconds = run_ranker(name, ranker, examples, reranker.llm, reranker.sampling, concurrency=concurrency)
     usages = [trace.usage for trace in traces]
     values = per_query({trace.example_id: trace.ranking for trace in traces}, examples)
     return {
         "schedule": name,
         "calls": fmean(u.calls for u in usages),
-        "depth": fmean(depth(reranker.ranker, len(e.candidates)) for e in examples),
+        "depth": fmean(ranker.depths),
         "tokens": fmean(u.prompt_tokens - u.cached_tokens + u.completion_tokens for u in usages),
         "seconds": seconds / len(examples),
         "MRR": fmean(values["MRR"]),

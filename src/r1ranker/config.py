@@ -18,6 +18,8 @@ from r1ranker.sections import Section, parse_section, read_tables
 
 Algorithm = Literal["all_actions", "grpo", "ppo"]
 Precision = Literal["auto", "fp32", "bf16"]
+SCORING = ("first_step", "pointwise")
+"""Kinds that only score: they do not think, and are no way to train."""
 SCHEDULE = ("exclude_per_turn", "stop_at", "window", "tournament", "budget_calls", "budget_tokens")
 """Keys of [ranker] that change how a list is gone through, and not how the model is asked in a turn."""
 
@@ -45,6 +47,8 @@ class DataConfig(Section):
     """By data set: the folder with its raw files, where it is not fetched by itself."""
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """By data set: its builder's options, such as [data.options.rec-movie] history = 5."""
+    mix: Literal["balanced", "proportional"] = "balanced"
+    """With several data sets: each has the same share of the training states, or one by how many examples it has."""
 
     @model_validator(mode="after")
     def _known_names(self) -> DataConfig:
@@ -59,7 +63,7 @@ class RankerConfig(Section):
 
     kind: RankerKind = "iterative"
     thinking: bool = True
-    """For first_step always false."""
+    """For first_step and pointwise always false."""
     answer_form: AnswerForm | None = None
     """None: the form that suits the scenario and the model's size."""
     quote_words: int = Field(QUOTE_WORDS, ge=1)
@@ -92,9 +96,9 @@ class RankerConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _first_step_does_not_think(cls, raw: Any) -> Any:
-        """With kind = "first_step" thinking is off where nothing is said of it."""
-        return {"thinking": False, **raw} if isinstance(raw, Mapping) and raw.get("kind") == "first_step" else raw
+    def _scoring_does_not_think(cls, raw: Any) -> Any:
+        """With a kind that only scores thinking is off where nothing is said of it."""
+        return {"thinking": False, **raw} if isinstance(raw, Mapping) and raw.get("kind") in SCORING else raw
 
     @model_validator(mode="after")
     def _fits_together(self) -> RankerConfig:
@@ -126,7 +130,8 @@ class RankerConfig(Section):
         return self._build(parameters, templates)
 
     def _build(self, parameters: int | None, templates: PromptTemplates) -> ScheduledRanker:
-        own: dict[str, object] = {} if self.kind == "direct" else {"constrained": self.constrained}
+        # To judge a candidate alone there are two words in any case.
+        own: dict[str, object] = {"constrained": self.constrained} if self.kind in ("iterative", "first_step") else {}
         if self.kind == "iterative":
             own |= {"exclude_per_turn": self.exclude_per_turn, "stop_at": self.stop_at}
         ranker = make_ranker(
@@ -167,10 +172,14 @@ class TrainConfig(Section):
     critic_learning_rate: float = Field(2e-6, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(0, ge=0)
+    decay_steps: int = Field(0, ge=0)
+    """Over so many last steps the learning rate falls, linearly, to nothing after the last one."""
     grad_clip: float = Field(1.0, gt=0)
     clip_epsilon: float = Field(0.2, gt=0)
     value_clip: float = Field(0.5, gt=0)
     kl_coef: float = Field(0.001, ge=0)
+    scale_rewards: bool = False
+    """Divide the rewards of a state's choices by their standard deviation, as GRPO does (all_actions)."""
     entropy_coef: float = Field(0.0, ge=0)
     """Bonus on the policy's entropy over the choices (all_actions)."""
     gamma: float = Field(1.0, ge=0, le=1)
@@ -182,6 +191,27 @@ class TrainConfig(Section):
     """About how many positions stand in one forward and backward pass; bounds the memory."""
     checkpoint_every: int = Field(50, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+
+
+class WarmupConfig(Section):
+    """[warmup]: supervised training on the model's own completions before RL, as `rl/warmup.py` says; off if absent."""
+
+    rounds: int = Field(3, ge=0)
+    """Each samples with the model as it is then, and trains on what it keeps; 0: no warm-up."""
+    states: int = Field(32, ge=1)
+    """States of a round, of each of which one completion is kept at most."""
+    samples: int = Field(8, ge=1)
+    """Completions sampled of each state."""
+    min_reward: float | None = None
+    """What a completion must earn to be kept, beside being well formed and naming a candidate."""
+    force_format: bool = False
+    """For iterative: only the thought is free, so that a model which does not know the format keeps it too."""
+    epochs: int = Field(1, ge=1)
+    """Passes over what a round kept."""
+    minibatch_states: int | None = Field(8, ge=1)
+    """Kept completions to an optimizer step; None takes all of them at once."""
+    temperature: float = Field(1.0, gt=0)
+    learning_rate: float = Field(5e-5, gt=0)
 
 
 class EvaluationConfig(Section):
@@ -203,15 +233,16 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     ranker: RankerConfig = RankerConfig()
+    warmup: WarmupConfig | None = None
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
-        if self.ranker.kind == "first_step":
+        if self.ranker.kind in SCORING:
             raise ValueError(
-                "ranker.kind = 'first_step' is a way to rank, not to train: train with ranker.kind = 'iterative' and "
-                "ranker.thinking = false, then rank with first_step"
+                f"ranker.kind = '{self.ranker.kind}' is a way to rank, not to train: train with ranker.kind = "
+                f"'iterative' and ranker.thinking = false, then rank with {self.ranker.kind}"
             )
         if changed := self.ranker.schedule:
             raise ValueError(
@@ -237,6 +268,25 @@ class RunConfig(Section):
             )
         if self.train.algorithm == "grpo" and self.train.group_size < 2:
             raise ValueError("train.algorithm = 'grpo' compares completions of a state: set train.group_size >= 2")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> RunConfig:
+        if self.warmup is None or self.warmup.rounds == 0:
+            return self
+        if self.train.algorithm == "all_actions":
+            raise ValueError(
+                "[warmup] is for sampled completions, and train.algorithm = 'all_actions' scores: leave it out"
+            )
+        if self.warmup.force_format and self.ranker.kind == "direct":
+            raise ValueError(
+                "warmup.force_format is for ranker.kind = 'iterative', whose answer is one label: leave it out"
+            )
+        if self.model.lora_rank and self.train.kl_coef:
+            raise ValueError(
+                "with model.lora_rank, train.kl_coef pulls to the model without its adapter, away from what [warmup] "
+                "made: set train.kl_coef = 0, or model.lora_rank = 0"
+            )
         return self
 
 

@@ -1,13 +1,14 @@
 """What a ranker is, and what the rankers share that ask an LLM.
 
-A ranker yields a `Request`, is sent a `Completion`, and returns a `Trace`. Whoever drives it decides
+A ranker yields a `Request`, is sent a `Completion`, and returns a `Trace`. Where it has several requests that do not
+wait for each other, it yields them as a tuple and is sent the tuple of their completions. Whoever drives it decides
 which LLM answers, how many rankers run at once, and whether the answers train it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from r1ranker.answers import QUOTE_WORDS, AnswerForm, answer_labels, default_answer_form
@@ -19,11 +20,21 @@ INSTRUCTIONS = 256
 """Tokens kept free for the wording around the texts: the chat template, the question, the tags."""
 LABEL_TOKENS = 64
 """Tokens kept free for a label that is scored."""
-Ranking = Generator[Request, Completion, Trace]
+SCORES_ONLY = "scores the candidates and writes nothing: set thinking = false (--no-think)"
+Asked = Request | tuple[Request, ...]
+Told = Completion | tuple[Completion, ...]
+Ranking = Generator[Asked, Told, Trace]
 
 
 class OutOfBudget(Exception):
-    """Thrown into a ranking in place of a completion, where its budget does not allow the request."""
+    """Thrown into a ranking in place of what it would be told, where its budget does not allow all that it asks.
+
+    completions: those of a tuple's first requests, which the budget did allow.
+    """
+
+    def __init__(self, completions: Sequence[Completion] = ()) -> None:
+        super().__init__()
+        self.completions = tuple(completions)
 
 
 class Ranker(Protocol):
@@ -118,14 +129,96 @@ class PromptedRanker:
         return Request(prompt, choices, session=example.id, scored=bool(choices) and count > 1)
 
 
-def best_first(example_id: str, ids: Sequence[str], completion: Completion, remedy: str) -> tuple[str, ...]:
-    """`ids`, the likeliest to be excluded last; equal scores keep their order. Raises InputError without scores."""
+def ask(request: Request) -> Generator[Asked, Told, Completion]:
+    """Within a ranking: `completion = yield from ask(request)`."""
+    told = yield request
+    assert isinstance(told, Completion)
+    return told
+
+
+def ask_all(requests: Sequence[Request]) -> Generator[Asked, Told, tuple[Completion, ...]]:
+    """Within a ranking: the completions of requests that do not wait for each other."""
+    told = yield tuple(requests)
+    assert isinstance(told, tuple)
+    return told
+
+
+def requests_of(asked: Asked) -> tuple[Request, ...]:
+    """What a ranking asks, as a tuple in either case."""
+    return asked if isinstance(asked, tuple) else (asked,)
+
+
+def deal(asked: Sequence[Asked], completions: Sequence[Completion]) -> list[Told]:
+    """What each of several rankings is told, from the completions of all their requests in order."""
+    owners = [k for k, one in enumerate(asked) for _ in requests_of(one)]
+    dealt: list[list[Completion]] = [[] for _ in asked]
+    for k, completion in zip(owners, completions, strict=True):
+        dealt[k].append(completion)
+    return [tuple(own) if isinstance(one, tuple) else own[0] for one, own in zip(asked, dealt, strict=True)]
+
+
+def advance(ranking: Ranking, told: Told | None = None) -> Asked | Trace:
+    """What a ranking asks next, or its trace. told: None where it has not begun."""
+    try:
+        return next(ranking) if told is None else ranking.send(told)
+    except StopIteration as stop:
+        trace: Trace = stop.value
+        return trace
+
+
+def one_ahead(ranking: Ranking) -> Ranking:
+    """Of the first requests that are asked at once one goes ahead of the others.
+
+    They begin with the same context, which a backend would compute for each where all come in one call. Those that
+    follow find it kept.
+    """
+    step = advance(ranking)
+    if isinstance(step, tuple) and len(step) > 1:
+        first = yield from ask(step[0])
+        step = advance(ranking, (first, *(yield from ask_all(step[1:]))))
+    while not isinstance(step, Trace):
+        step = advance(ranking, (yield step))
+    return step
+
+
+def side_by_side(rankings: Sequence[Ranking]) -> Generator[Asked, Told, list[Trace]]:
+    """Rankings that do not wait for each other, a turn of each at a time; returns their traces in order.
+
+    Each gets a session of its own: a backend keeps one prompt a session.
+    """
+    steps = [advance(ranking) for ranking in rankings]
+    while waiting := [(k, step) for k, step in enumerate(steps) if not isinstance(step, Trace)]:
+        asked = [replace(r, session=f"{r.session}#{k}") for k, step in waiting for r in requests_of(step)]
+        told = deal([step for _, step in waiting], (yield from ask_all(asked)))
+        for (k, _), own in zip(waiting, told, strict=True):
+            steps[k] = advance(rankings[k], own)
+    return [step for step in steps if isinstance(step, Trace)]
+
+
+def in_turn(rankings: Sequence[Ranking]) -> Generator[Asked, Told, list[Trace]]:
+    """The same one after another, in one session. Where a budget ends one, those after it are left out."""
+    traces: list[Trace] = []
+    for ranking in rankings:
+        traces.append((yield from ranking))
+        if traces[-1].cut_short:
+            break
+    return traces
+
+
+def scores_of(example_id: str, count: int, completion: Completion, remedy: str) -> tuple[float, ...]:
+    """The log-probs of all `count` choices of a request. Raises InputError where the LLM does not tell them."""
     scores = completion.choice_logprobs
-    if len(scores) != len(ids):
+    if len(scores) != count:
         raise InputError(
-            f"example '{example_id}': the LLM tells {len(scores)} of {len(ids)} choices' log-probs, which {remedy}, "
+            f"example '{example_id}': the LLM tells {len(scores)} of {count} choices' log-probs, which {remedy}, "
             "or take a model that is loaded here"
         )
+    return scores
+
+
+def best_first(example_id: str, ids: Sequence[str], completion: Completion, remedy: str) -> tuple[str, ...]:
+    """`ids`, the likeliest to be excluded last; equal scores keep their order. Raises InputError without scores."""
+    scores = scores_of(example_id, len(ids), completion, remedy)
     return tuple(i for _, i in sorted(zip(scores, ids, strict=True), key=lambda pair: pair[0]))
 
 

@@ -120,13 +120,6 @@ def build_prompt(
     left = set(remaining)
     shown = example.ids if layout == "append" else [i for i in example.ids if i in left]
     lines = [_candidate_line(example, k, labels[k], form) for k, i in enumerate(example.ids) if i in set(shown)]
-    context = templates.text(
-        example.scenario,
-        "context",
-        item=item,
-        query=one_line(example.query),
-        history="\n".join(one_line(h) for h in example.history),
-    )
     gone = [i for i in example.ids if i not in left] if excluded is None else excluded
     note = ""
     if layout == "append" and gone:
@@ -138,7 +131,7 @@ def build_prompt(
     user = templates.text(
         "turn",
         "user",
-        context=context,
+        context=_context(templates, example),
         candidates="\n".join(lines),
         excluded=note,
         question=question,
@@ -146,3 +139,31 @@ def build_prompt(
     )
     system = templates.text("system", "thinking" if thinking else "no_thinking", item=item)
     return Prompt(system=system, user=user, prefill=THINK if thinking else ANSWER)
+
+
+def build_judgement(templates: PromptTemplates, example: RankingExample, candidate_id: str) -> Prompt:
+    """The prompt that shows one candidate alone, at its end, and asks whether it is a good one: yes or no."""
+    item = item_type(example)
+    candidate = next(c for c in example.candidates if c.id == candidate_id)
+    name, text = one_line(candidate.name or ""), one_line(candidate.text)
+    yes, no = (templates.text("answer", word) for word in ("yes", "no"))
+    user = templates.text(
+        "turn",
+        "pointwise",
+        context=_context(templates, example),
+        candidate=f"{name}: {text}" if name and name != text else text,
+        question=templates.text(example.scenario, "pointwise", item=item),
+        how=templates.text("answer", "pointwise", item=item, yes=yes, no=no),
+    )
+    return Prompt(system=templates.text("system", "no_thinking", item=item), user=user, prefill=ANSWER)
+
+
+def _context(templates: PromptTemplates, example: RankingExample) -> str:
+    """The query or the history, which every turn begins with."""
+    return templates.text(
+        example.scenario,
+        "context",
+        item=item_type(example),
+        query=one_line(example.query),
+        history="\n".join(one_line(h) for h in example.history),
+    )

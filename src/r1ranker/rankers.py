@@ -1,4 +1,4 @@
-"""DRanker, IRanker (arXiv 2506.21638, section 3) and FirstStep, as generators free of I/O."""
+"""DRanker, IRanker (arXiv 2506.21638, section 3) and FirstStep, as generators free of I/O; and all kinds by name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from typing import ClassVar, Literal
 
 from r1ranker.errors import ConfigError
 from r1ranker.parsing import parse_choice, parse_ranking
-from r1ranker.prompted import LABEL_TOKENS, OutOfBudget, PromptedRanker, Ranking, best_first, part_of
+from r1ranker.pointwise import Pointwise
+from r1ranker.prompted import (
+    LABEL_TOKENS,
+    SCORES_ONLY,
+    OutOfBudget,
+    PromptedRanker,
+    Ranking,
+    ask,
+    best_first,
+    part_of,
+)
 from r1ranker.prompts import build_prompt
 from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request, Trace, Turn
 
-RankerKind = Literal["iterative", "direct", "first_step"]
-SCORES_ONLY = "scores the candidates and writes nothing: set thinking = false (--no-think)"
+RankerKind = Literal["iterative", "direct", "first_step", "pointwise"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,7 @@ class IRanker(PromptedRanker):
             count = self._count(len(remaining), keep)
             request = self.request(example, remaining, count, eliminated)
             try:
-                completion = yield request
+                completion = yield from ask(request)
             except OutOfBudget:
                 cut_short = True
                 break
@@ -172,7 +181,7 @@ class DRanker(PromptedRanker):
             return Trace(example.id, example.ids)
         request = self.request(example, session)
         try:
-            completion = yield request
+            completion = yield from ask(request)
         except OutOfBudget:
             return Trace(example.id, example.ids, cut_short=True)
         parsed = self.parse(example, request, completion)
@@ -212,7 +221,7 @@ class FirstStep(PromptedRanker):
             return Trace(example.id, example.ids)
         request = self.request(example, session)
         try:
-            completion = yield request
+            completion = yield from ask(request)
         except OutOfBudget:
             return Trace(example.id, example.ids, cut_short=True)
         remedy = f"kind = '{self.kind}' ranks by: take kind = 'iterative' or 'direct'"
@@ -229,8 +238,8 @@ def _by_last_scores(left: Sequence[str], turns: Sequence[Turn]) -> tuple[str, ..
     return tuple(left)
 
 
-AnyRanker = IRanker | DRanker | FirstStep
-_KINDS: dict[RankerKind, type[AnyRanker]] = {ranker.kind: ranker for ranker in (IRanker, DRanker, FirstStep)}
+AnyRanker = IRanker | DRanker | FirstStep | Pointwise
+_KINDS: dict[RankerKind, type[AnyRanker]] = {r.kind: r for r in (IRanker, DRanker, FirstStep, Pointwise)}
 
 
 def make_ranker(kind: RankerKind, **settings: object) -> AnyRanker:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from r1ranker.errors import InputError
 from r1ranker.fit import fit
 from r1ranker.llm.base import LLM
-from r1ranker.prompted import Ranker, Ranking
-from r1ranker.types import Completion, RankingExample, Request, Sampling, Trace
+from r1ranker.prompted import Asked, Ranker, Ranking, advance, deal, one_ahead, requests_of
+from r1ranker.types import RankingExample, Sampling, Trace
 
 
 def rollout(
@@ -24,9 +24,10 @@ def rollout(
 ) -> Iterator[tuple[int, Trace]]:
     """Rank every example; yields (position in `examples`, trace) as each is finished.
 
-    Up to `concurrency` rankings are under way, each waiting for one completion; all that wait go to
-    the LLM in one batch. A finished ranking makes room for the next at once, so none waits for a
-    slower one to end. Examples are drawn only when there is room: they can be an endless stream.
+    Up to `concurrency` rankings are under way, each waiting for one completion, or for those of several requests
+    that it asks at once (the very first of them goes ahead, see `one_ahead`); all that wait go to the LLM in one
+    batch. A finished ranking makes room for the next at once, so none waits for a slower one to end. Examples are
+    drawn only when there is room: they can be an endless stream.
 
     Texts that are too long for the LLM's context are cut as `fit.py` says; the trace counts them. An
     example that cannot be made to fit is handed to `on_error`, and the others go on; without it, it raises.
@@ -38,14 +39,14 @@ def rollout(
     sampling = sampling or Sampling()
     budget = _budget(ranker, llm, sampling)
     source = iter(enumerate(examples))
-    waiting: list[tuple[int, Ranking, Request]] = []
+    waiting: list[tuple[int, Ranking, Asked]] = []
     rounds = 0
     while True:
         while len(waiting) < concurrency and (drawn := next(source, None)) is not None:
             position, example = drawn
             ranking = _fitted(ranker, example, llm, budget)
             try:
-                step = _advance(ranking, None)
+                step = advance(ranking)
             except InputError as error:
                 if on_error is None:
                     raise
@@ -59,14 +60,15 @@ def rollout(
             return
         if llm is None:
             raise InputError(f"{type(ranker).__name__} needs an LLM: give one, or rank with a baseline")
-        requests = [request for _, _, request in waiting]
+        requests = [request for _, _, asked in waiting for request in requests_of(asked)]
         # A seed of its own for each round: one seed for all would draw the same noise in every turn.
         seed = random.Random(f"{sampling.seed}/{rounds}").getrandbits(62)
         completions = llm.complete(requests, replace(sampling, seed=seed))
         rounds += 1
         still = []
-        for (position, ranking, _), completion in zip(waiting, completions, strict=True):
-            step = _advance(ranking, completion)
+        told = deal([asked for _, _, asked in waiting], completions)
+        for (position, ranking, _), own in zip(waiting, told, strict=True):
+            step = advance(ranking, own)
             if isinstance(step, Trace):
                 yield position, step
             else:
@@ -103,15 +105,7 @@ def _budget(ranker: Ranker, llm: LLM | None, sampling: Sampling) -> int | None:
 def _fitted(ranker: Ranker, example: RankingExample, llm: LLM | None, budget: int | None) -> Ranking:
     """The ranking of the example with texts that fit; its trace says how many were cut."""
     if llm is None or budget is None:
-        return (yield from ranker.rank(example))
+        return (yield from one_ahead(ranker.rank(example)))
     fitting, cut = fit(example, budget, llm.count_tokens, ranker.shown)
-    trace = yield from ranker.rank(fitting)
+    trace = yield from one_ahead(ranker.rank(fitting))
     return replace(trace, truncated=trace.truncated + cut)
-
-
-def _advance(ranking: Ranking, completion: Completion | None) -> Request | Trace:
-    try:
-        return next(ranking) if completion is None else ranking.send(completion)
-    except StopIteration as stop:
-        trace: Trace = stop.value
-        return trace

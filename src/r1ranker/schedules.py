@@ -1,24 +1,38 @@
 """Ways to rank many candidates, or within a budget: generators around the generators of `rankers.py`.
 
-A schedule yields the requests of the ranker within it, so that one driver serves them all. The turns of one
-ranking follow one another and share its session: a backend then reuses the context that all windows and
-groups have in common.
+A schedule yields the requests of the ranker within it, so that one driver serves them all. The windows of a ranking
+follow one another and share its session: a backend then reuses the context that they have in common. The groups of a
+tournament's round are asked side by side, each in a session of its own; within a budget they follow one another too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from r1ranker.errors import ConfigError
-from r1ranker.prompted import INSTRUCTIONS, LABEL_TOKENS, OutOfBudget, Ranking, part_of
+from r1ranker.pointwise import Pointwise
+from r1ranker.prompted import (
+    INSTRUCTIONS,
+    LABEL_TOKENS,
+    Asked,
+    OutOfBudget,
+    Ranking,
+    Told,
+    ask,
+    in_turn,
+    part_of,
+    requests_of,
+    side_by_side,
+)
 from r1ranker.prompts import ANSWER
 from r1ranker.rankers import AnyRanker
-from r1ranker.types import RankingExample, Request, Trace, Turn
+from r1ranker.types import Completion, RankingExample, Request, Trace, Turn
 
 T = TypeVar("T")
+Run = Callable[[Sequence[Ranking]], Generator[Asked, Told, list[Trace]]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +43,7 @@ class Windows:
     others are carried forward, in the order in which the inner ranker leaves them. The last window, at the
     front, is ranked whole.
 
-    Raises ConfigError unless 1 <= stride < size.
+    Raises ConfigError unless 1 <= stride < size, and for a pointwise ranker.
     """
 
     inner: AnyRanker
@@ -41,6 +55,7 @@ class Windows:
             raise ConfigError(
                 f"stride {self.stride} in a window of {self.size}: give at least 1, and less than the window"
             )
+        _refuse_pointwise(self.inner)
 
     @property
     def shown(self) -> int | None:
@@ -83,7 +98,7 @@ class Tournament:
     share `advance` (rounded down, at least one, never all of several) goes on, in listed order. Of the others
     those of a later round rank higher; within a round their place in the group counts, then the group.
 
-    Raises ConfigError unless size >= 2 and 0 < advance < 1.
+    Raises ConfigError unless size >= 2 and 0 < advance < 1, and for a pointwise ranker.
     """
 
     inner: AnyRanker
@@ -95,6 +110,7 @@ class Tournament:
             raise ConfigError(f"a tournament with groups of {self.size}: give 2 or more")
         if not 0 < self.advance < 1:
             raise ConfigError(f"advance is {self.advance}: give a share between 0 and 1")
+        _refuse_pointwise(self.inner)
 
     @property
     def shown(self) -> int | None:
@@ -120,31 +136,38 @@ class Tournament:
         return [left[k::count] for k in range(count)]
 
     def rank(self, example: RankingExample) -> Ranking:
-        """Rank the example. Where a budget ends it, those that are not out yet stand first, as listed."""
+        """Rank the example, the groups of a round side by side."""
+        return self._rank(example, side_by_side)
+
+    def rank_in_turn(self, example: RankingExample) -> Ranking:
+        """The same, group by group. Where a budget ends it, those that are not out yet stand first, as listed."""
+        return self._rank(example, in_turn)
+
+    def _rank(self, example: RankingExample, run: Run) -> Ranking:
         left, out, turns = list(example.ids), list[str](), list[Turn]()
         while len(left) > self.size:
+            groups = [(group, part_of(self.advance, len(group))) for group in self.groups(left)]
+            traces = yield from run([self.inner.narrow(example.restrict(group), keep) for group, keep in groups])
             lost: list[tuple[int, int, str]] = []
-            cut_short = False
-            for k, group in enumerate(self.groups(left)):
-                keep = part_of(self.advance, len(group))
-                trace = yield from self.inner.narrow(example.restrict(group), keep)
+            for k, ((group, keep), trace) in enumerate(zip(groups, traces, strict=False)):
                 turns += trace.turns
-                cut_short = trace.cut_short
-                first = len(group) - len(trace.eliminated) if cut_short else keep
+                first = len(group) - len(trace.eliminated) if trace.cut_short else keep
                 lost += [(place, k, i) for place, i in enumerate(trace.ranking) if place >= first]
-                if cut_short:
-                    break
             out[:0] = [i for _, _, i in sorted(lost)]
             left = [i for i in left if i not in out]
-            if cut_short:
+            if traces[-1].cut_short:
                 return Trace(example.id, (*left, *out), tuple(turns), cut_short=True)
-        last = yield from self.inner.narrow(example.restrict(left), 1)
+        # Also the last group by `run`: in the first group's session, which holds the context.
+        [last] = yield from run([self.inner.narrow(example.restrict(left), 1)])
         return Trace(example.id, (*last.ranking, *out), (*turns, *last.turns), cut_short=last.cut_short)
 
 
 @dataclass(frozen=True)
 class Budget:
     """The inner ranker, ended before the first request that could take a ranking over its budget.
+
+    Only what a call has taken tells what is left for the next: requests that could be asked at once are asked one
+    after another, and the groups of a tournament too, each to its end.
 
     max_calls: LLM calls. max_tokens: tokens that are read (also those that a backend had kept) and written or
     scored. None sets no limit. A backend that counts no tokens is charged the most that they can be.
@@ -172,22 +195,28 @@ class Budget:
 
     def rank(self, example: RankingExample) -> Ranking:
         """Rank the example; the trace says whether the budget ended it."""
-        ranking = self.inner.rank(example)
+        inner = self.inner
+        ranking = inner.rank_in_turn(example) if isinstance(inner, Tournament) else inner.rank(example)
         calls = tokens = 0
         last: tuple[Counter[str], int] | None = None
         try:
-            request = next(ranking)
+            asked = next(ranking)
             while True:
-                lines = _lines(request)
-                most = _most_prompt_tokens(lines, last) + self._most_answer_tokens(request)
-                if self._exceeded(calls + 1, tokens + most):
-                    request = ranking.throw(OutOfBudget())
-                    continue
-                completion = yield request
-                calls += 1
-                tokens += completion.prompt_tokens + completion.completion_tokens or most
-                last = (lines, completion.prompt_tokens) if completion.prompt_tokens else None
-                request = ranking.send(completion)
+                told: list[Completion] = []
+                for request in requests_of(asked):
+                    lines = _lines(request)
+                    most = _most_prompt_tokens(lines, last) + self._most_answer_tokens(request)
+                    if self._exceeded(calls + 1, tokens + most):
+                        break
+                    completion = yield from ask(request)
+                    told.append(completion)
+                    calls += 1
+                    tokens += completion.prompt_tokens + completion.completion_tokens or most
+                    last = (lines, completion.prompt_tokens) if completion.prompt_tokens else None
+                if len(told) < len(requests_of(asked)):
+                    asked = ranking.throw(OutOfBudget(told))
+                else:
+                    asked = ranking.send(tuple(told) if isinstance(asked, tuple) else told[0])
         except StopIteration as stop:
             trace: Trace = stop.value
             return trace
@@ -207,6 +236,15 @@ class Budget:
         if not scored:
             return self.answer_tokens
         return max(min(self.answer_tokens, LABEL_TOKENS), sum(_bytes(text) + 1 for text in scored))
+
+
+def _refuse_pointwise(inner: AnyRanker) -> None:
+    """Raises ConfigError for a ranker that does not compare the candidates of a window or a group."""
+    if isinstance(inner, Pointwise):
+        raise ConfigError(
+            f"kind = '{inner.kind}' judges each candidate alone, in whichever window or group: leave out window and "
+            "tournament"
+        )
 
 
 def _most_prompt_tokens(lines: Counter[str], last: tuple[Counter[str], int] | None) -> int:

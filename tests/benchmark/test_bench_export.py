@@ -33,6 +33,8 @@ def make(names: tuple[str, ...], scenarios: dict[str, str]) -> BenchReport:
             seconds=0.3 * k,
             calls=24 * (k > 1),
             parse={"exact": 24 * (k > 1), "repaired": 0, "defaulted": 0, "failed": 0},
+            truncated=3 * (k > 1),
+            cut_short=5 * (k > 1),
         )
         for k, name in enumerate(names)
         for dataset in scenarios
@@ -62,6 +64,7 @@ def test_csv_parses_back_with_the_same_numbers() -> None:
         assert (float(row["low"]), float(row["high"])) == cell.intervals[measure]
         assert (int(row["queries"]), int(row["calls"]), int(row["exact"])) == (12, cell.calls, cell.parse["exact"])
         assert (float(row["seconds"]), float(row["flops"])) == (cell.seconds, cell.flops)
+        assert (int(row["truncated"]), int(row["cut_short"])) == (cell.truncated, cell.cut_short)
         compared = REPORT.comparisons.get(measure, {}).get((cell.name, cell.dataset))
         tested = (row["difference"], row["p"], row["p_holm"])
         if compared is None:

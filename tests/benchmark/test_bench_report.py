@@ -125,6 +125,14 @@ def test_costs_are_those_of_one_ranking() -> None:
     assert shown(table(report, "MRR, worst and best seed")) == {"sampled": ["0.100 to 0.300", "-"]}
 
 
+def test_rankings_that_a_budget_ended_are_told_where_there_are_any() -> None:
+    films = cell("llm", "films", ONES, cut_short=7, run_means=[0.1, 0.2])
+    report = BenchReport((*REPORT.cells, films, cell("llm", "texts", ONES, cut_short=1)), "random", SCENARIOS)
+    # 20 queries twice and 20 once.
+    assert cost_table(report).note.endswith("costs nothing. A budget ended 8 of the 60 rankings of 'llm'.")
+    assert "budget" not in cost_table(REPORT).note
+
+
 @pytest.mark.parametrize(
     ("milliseconds", "text"),
     [(0.01741, "0.0174"), (3.2249, "3.22"), (145.3, "145"), (999.4, "999"), (999.6, "1,000"), (10_440.0, "10,400")],

@@ -180,6 +180,17 @@ def test_several_seeds_are_runs_whose_costs_are_shared_out(lists: Lists, tiny_fo
     assert 0 < float(cells["thinking"][2]) <= 2 * 6
 
 
+def test_rankings_that_a_budget_ended_are_counted_also_from_the_cache(
+    lists: Lists, tiny_folder: Path, tmp_path: Path
+) -> None:
+    asks = {"kind": "pointwise", "budget_calls": 3}
+    bench = bench_of(lists(4, candidates=4), lists(2, name="few.jsonl"), rows=[row(tiny_folder, ranker=asks)])
+    for _ in range(2):
+        report = run_bench(bench, tmp_path / "out", Listening())
+        assert [(cell.calls, cell.cut_short) for cell in report.of("tiny")] == [(12, 4), (6, 0)]
+        assert "A budget ended 4 of the 6 rankings of 'tiny'." in cost_table(report).note
+
+
 def test_chunks_do_not_draw_the_same_noise(tmp_path: Path, lists: Lists, tiny_folder: Path) -> None:
     path = lists(1)
     line = json.loads(path.read_text(encoding="utf-8"))

@@ -23,6 +23,7 @@ Invoke = Callable[..., Result]
 COMMANDS = (
     (), ("demo",), ("rank",), ("train",), ("evaluate",), ("doctor",),
     ("data", "list"), ("data", "show"), ("data", "build"), ("model", "list"), ("model", "fetch"), ("model", "export"),
+    ("model", "pack"),
 )  # fmt: skip
 
 

@@ -84,6 +84,44 @@ def test_a_run_is_saved_compared_and_resumed(cli: Invoke, recipe: Path) -> None:
     assert ranked.exit_code == 0
 
 
+WARMUP = (
+    "ranker.thinking=true",
+    "ranker.max_tokens=64",
+    "train.algorithm=grpo",
+    "train.group_size=2",
+    "train.kl_coef=0",
+    "warmup.rounds=1",
+    "warmup.states=2",
+    "warmup.samples=2",
+)
+
+
+def test_a_run_with_a_warm_up_says_what_it_kept(
+    cli: Invoke, recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sets = [word for setting in (*WARMUP, "train.steps=1") for word in ("--set", setting)]
+    nothing = cli("train", recipe, "--no-eval", *sets)
+    assert nothing.exit_code == 1
+    assert "kept none of the 4 completions of its first round" in nothing.stderr
+    assert "warmup.force_format = true" in nothing.stderr
+
+    sets += ["--set", "warmup.force_format=true"]
+    noted: list[tuple[str, int, str]] = []
+    monkeypatch.setattr(runs.Bar, "update", lambda bar, done, note: noted.append((bar.what, done, note)))
+    first = cli("train", recipe, "--no-eval", *sets)
+    assert first.exit_code == 0, first.stderr
+    assert [(what, done) for what, done, _ in noted] == [("warm-up", 1), ("training", 1)]
+    row = json.loads((tmp_path / "runs/tiny/warmup.jsonl").read_text(encoding="utf-8"))
+    assert f"accepted {row['accepted']:.0f} of 4 completions" in noted[0][2]
+    assert f"warm-up, round 1: {row['accepted']:.0f} of 4 completions accepted, {row['kept']:.0f} kept" in first.stdout
+    assert json.loads(Path("runs/tiny/model/ranker.json").read_text(encoding="utf-8"))["facts"]["warmup_rounds"] == 1
+    assert [p.parent.name for p in runs.run_checkpoints(Path("runs/tiny"))] == ["warmup", "checkpoints"]
+
+    resumed = cli("train", recipe, "--no-eval", "--resume", *sets, "--set", "train.steps=2")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert steps(Path("runs/tiny")) == [1, 2]
+
+
 def test_ctrl_c_keeps_a_checkpoint_and_says_so(recipe: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "r1ranker.cli.app", "train", str(recipe), "--no-eval"]
     command += ["--set", "train.steps=100000", "--set", "train.checkpoint_every=100000"]
@@ -186,10 +224,11 @@ def example(id: str, query: str = "", group: str = "") -> RankingExample:
 
 def test_mixed_data_sets_keep_ids_and_groups_apart_and_tested_queries_out() -> None:
     one = Dataset("one", (example("1", group="u"), example("2", "Who?", "q2")), (example("3", "When?", "q3"),))
-    two = Dataset("two", (example("1", " when? "),), (example("4", group="u"),), {"a": 2}, ("1 dropped",))
+    two = Dataset("two", (example("1", " when? "), example("5")), (example("4", group="u"),), {"a": 2}, ("1 dropped",))
     mixed = runs.mix([one, two])
     assert mixed.name == "one+two"
-    assert [e.id for e in mixed.train] == ["1", "2"]  # two's "when?" is tested in one
+    assert [e.id for e in mixed.train] == ["1", "2", "2:5"]  # two's "when?" is tested in one
+    assert mixed.origins == ("one", "one", "two")
     assert [e.id for e in mixed.test] == ["3", "2:4"]
     assert mixed.notes[0] == "two: 1 dropped"
     assert mixed.notes[1].startswith("1 training examples dropped")

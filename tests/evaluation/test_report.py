@@ -134,6 +134,7 @@ def test_the_json_has_the_documented_shape(report: Report) -> None:
     assert set(data["rows"][2]) == {
         "name", "dataset", "queries", "measures", "intervals", "p_value", "calls", "prompt_tokens",
         "completion_tokens", "cached_tokens", "seconds", "parse", "truncated", "per_query", "flops", "run_means",
+        "cut_short",
     }  # fmt: skip
     assert data["rows"][2]["intervals"]["MRR"] == [1.0, 1.0]
 
@@ -150,8 +151,8 @@ def test_damaged_reports_are_named(report: Report, tmp_path: Path) -> None:
     for damaged in (whole | {"surprise": 1}, {k: v for k, v in whole.items() if k != "calls"}, []):
         with pytest.raises(InputError, match="not a report's row"):
             Row.from_dict(damaged)
-    older = {k: v for k, v in whole.items() if k not in ("flops", "run_means")}
-    assert Row.from_dict(older).flops == 0.0
+    older = {k: v for k, v in whole.items() if k not in ("flops", "run_means", "cut_short")}
+    assert (Row.from_dict(older).flops, Row.from_dict(older).cut_short) == (0.0, 0)
 
 
 def test_the_png_is_an_image_of_some_size(report: Report, tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ def test_a_new_session_begins_with_what_it_shares_with_the_last_one() -> None:
     assert store.common("c", [7, 8])[0] == 0
 
 
+def test_a_new_session_begins_with_one_of_its_family() -> None:
+    store = PrefixStore(100)
+    for session, tokens in (("q#0", [1, 2, 3, 4]), ("q", [1, 2, 3]), ("r#0", [1, 9, 9])):
+        put(store, session, tokens)
+    for session, family in (("q#1", (1, 2, 3)), ("r#1", (1, 9, 9)), ("s#0", (1, 9, 9))):
+        _, prefix = store.common(session, [1, 2, 3, 4, 5])
+        assert prefix is not None
+        assert prefix.tokens == family, session
+
+
 def held_in(store: PrefixStore, sessions: str) -> str:
     """Which of the sessions have a trunk of their own."""
     return "".join(s for s in sessions if s in store._held)

@@ -331,6 +331,25 @@ def test_all_actions_trains_the_probability_that_a_constrained_answer_is_written
     same_gradients(found, gradients(policy), rel=1e-3)
 
 
+def test_scaled_rewards_weigh_states_alike(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    states: list[State],
+    gradients: Gradients,
+    same_gradients: Callable[..., None],
+) -> None:
+    """One positive among n: the rewards' standard deviation is sqrt(1/n - 1/n^2), here sqrt(2)/3 and 0.4."""
+    found = []
+    for scale, state in ((False, states[0]), (True, states[0]), (False, states[2]), (True, states[2])):
+        policy = make_policy()
+        averages = Averages()
+        learner_of(policy, recipe(scale_rewards=scale)).backward([state], [0], averages)
+        assert averages.result()["reward"] <= 1.0  # what is told is the reward itself
+        found.append(gradients(policy))
+    for plain, scaled, deviation in ((found[0], found[1], 2**0.5 / 3), (found[2], found[3], 0.4)):
+        same_gradients({name: g / deviation for name, g in plain.items()}, scaled, rel=1e-4)
+
+
 def test_the_entropy_bonus_flattens_the_policy(make_policy: MakePolicy, recipe: Recipe, states: list[State]) -> None:
     after = {}
     for coefficient in (0.0, 5.0):

@@ -134,3 +134,79 @@ def test_nothing_to_learn_from_is_an_error(make_example: ExampleFactory) -> None
         stream([make_example(1), make_example(2, positives={"c1": 1.0, "c2": 1.0})])
     with pytest.raises(InputError, match="nothing to learn from"):
         stream([])
+
+
+# Several data sets
+
+
+@pytest.fixture
+def mixed(make_example: ExampleFactory) -> tuple[list[RankingExample], list[str]]:
+    """Data sets of 2, 3 and 7 examples, one after the other, and the data set of each."""
+    sizes = {"small": 2, "middle": 3, "large": 7}
+    examples = [make_example(6, id=f"{name}{k}") for name, size in sizes.items() for k in range(size)]
+    return examples, [name for name, size in sizes.items() for _ in range(size)]
+
+
+Mixed = tuple[list[RankingExample], list[str]]
+
+
+def blend(mixed: Mixed, per_step: int, *, per_example: int = 1, balanced: bool = True, seed: int = 0) -> StateStream:
+    return StateStream(
+        mixed[0],
+        per_step=per_step,
+        subsets=True,
+        seed=seed,
+        per_example=per_example,
+        origins=mixed[1],
+        balanced=balanced,
+    )
+
+
+def test_in_balance_every_data_set_has_its_turn_in_every_round(mixed: Mixed) -> None:
+    states = [state for step in range(14) for state in blend(mixed, 3).at(step)]
+    rounds = [[state.origin for state in states[k : k + 3]] for k in range(0, 42, 3)]
+    assert all(sorted(names) == ["large", "middle", "small"] for names in rounds)
+    assert len({tuple(names) for names in rounds}) > 3  # no data set is always the first
+    assert all(state.example.id.startswith(state.origin) for state in states)
+    for name, size in (("small", 2), ("middle", 3), ("large", 7)):  # each in epochs of its own: 14 examples of each
+        ids = [state.example.id for state in states if state.origin == name]
+        epochs = [ids[k : k + size] for k in range(0, 14 - size + 1, size)]
+        assert all(sorted(epoch) == [f"{name}{k}" for k in range(size)] for epoch in epochs), name
+
+
+def test_in_balance_an_example_gives_all_its_states_in_its_turn(mixed: Mixed) -> None:
+    states = [state for step in range(6) for state in blend(mixed, 6, per_example=2).at(step)]  # a round a step
+    ids = [state.example.id for state in states]
+    assert ids[0::2] == ids[1::2]
+    assert Counter(state.origin for state in states) == {"small": 12, "middle": 12, "large": 12}
+    assert ids[0::2] == [state.example.id for step in range(6) for state in blend(mixed, 3).at(step)]
+
+
+def test_in_balance_a_step_depends_on_the_seed_and_itself_alone(mixed: Mixed) -> None:
+    straight = [blend(mixed, 4).at(step) for step in range(9)]
+    jumping = blend(mixed, 4)
+    assert all(jumping.at(step) == straight[step] for step in (7, 0, 8, 3, 3, 5))
+    assert [blend(mixed, 4, seed=1).at(step) for step in range(9)] != straight
+
+
+def test_data_sets_of_the_same_size_are_shuffled_apart(make_example: ExampleFactory) -> None:
+    examples = [make_example(3, id=f"{name}{k}") for name in "ab" for k in range(20)]
+    states = blend((examples, ["a"] * 20 + ["b"] * 20), 40).at(0)
+    orders = [[state.example.id[1:] for state in states if state.origin == name] for name in "ab"]
+    assert orders[0] != orders[1]
+
+
+def test_in_proportion_a_data_set_counts_by_its_examples(mixed: Mixed) -> None:
+    states = blend(mixed, 12, balanced=False).at(0)
+    assert Counter(state.origin for state in states) == {"small": 2, "middle": 3, "large": 7}
+    # As the examples are drawn where nothing is known of data sets.
+    assert [s.example for s in states] == [s.example for s in stream(mixed[0], 12).at(0)]
+    assert {s.origin for s in stream(mixed[0], 12).at(0)} == {""}
+
+
+def test_in_balance_a_data_set_without_signal_is_named(make_example: ExampleFactory, mixed: Mixed) -> None:
+    flat = make_example(2, positives={"c1": 1.0, "c2": 1.0}, id="flat")
+    more = ([*mixed[0], flat], [*mixed[1], "flat"])
+    with pytest.raises(InputError, match=r"nothing to learn from in 'flat': .* leave it out of data\.names"):
+        blend(more, 3)
+    assert len(blend(more, 3, balanced=False).at(0)) == 3

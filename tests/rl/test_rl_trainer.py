@@ -66,8 +66,8 @@ def make_trainer(make_policy: MakePolicy, recipe: Recipe, examples: list[Ranking
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
     out = {n: p.detach().clone() for n, p in trainer.policy.model.named_parameters()}
-    if trainer.critic is not None:
-        out |= {f"critic.{n}": p.detach().clone() for n, p in trainer.critic.named_parameters()}
+    if trainer.training.critic is not None:
+        out |= {f"critic.{n}": p.detach().clone() for n, p in trainer.training.critic.named_parameters()}
     return out
 
 
@@ -130,13 +130,13 @@ def test_a_step_moves_what_trains_and_leaves_the_rest(
     start = weights(trainer)
     rows = trainer.run()
     trains = {n for n, p in trainer.policy.model.named_parameters() if p.requires_grad}
-    if trainer.critic is not None:  # all but the head over the vocabulary, which values do not need
-        trains |= {f"critic.{n}" for n, p in trainer.critic.named_parameters() if "lm_head" not in n}
+    if trainer.training.critic is not None:  # all but the head over the vocabulary, which values do not need
+        trains |= {f"critic.{n}" for n, p in trainer.training.critic.named_parameters() if "lm_head" not in n}
     moved = {n for n, w in weights(trainer).items() if not torch.equal(w, start[n])}
     assert moved == trains
     assert len(trains) > 10
     assert all(row["grad_norm"] < 1e4 for row in rows)
-    assert ("critic_grad_norm" in rows[0]) == (trainer.critic is not None)
+    assert ("critic_grad_norm" in rows[0]) == (trainer.training.critic is not None)
 
 
 def test_kept_prefixes_are_dropped_when_the_weights_change(
@@ -252,6 +252,20 @@ def test_what_leaves_the_steps_alone_may_change(
     assert trainer.step == changed["steps"]
 
 
+def test_the_learning_rate_falls_over_the_last_steps(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    # Up in two steps, then 1e-3; over the last three it falls by quarters.
+    make_trainer(tmp_path, warmup_steps=2, steps=3, decay_steps=0).run()
+    # Nothing has fallen by step 3, so how it will may still be said.
+    rows = make_trainer(tmp_path, warmup_steps=2, steps=6, decay_steps=3, checkpoint_every=4).run(resume=True)
+    rates = [0.5e-3, 1e-3, 1e-3, 0.75e-3, 0.5e-3, 0.25e-3]
+    assert [row["learning_rate"] for row in rows] == pytest.approx(rates)
+    for changed in ({"steps": 9}, {"decay_steps": 1}):
+        again = make_trainer(tmp_path, **{"warmup_steps": 2, "steps": 6, "decay_steps": 3, **changed})
+        with pytest.raises(CheckpointError, match="the learning rate has begun to fall"):
+            again.run(resume=True)
+    assert make_trainer(tmp_path, warmup_steps=2, steps=6, decay_steps=3).run(resume=True) == rows
+
+
 @pytest.mark.parametrize("settings", [ALL_ACTIONS, PPO], ids=["all_actions", "ppo"])
 def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(
     make_trainer: Callable[..., Trainer], tmp_path: Path, settings: dict[str, Any]
@@ -276,7 +290,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(
 
 def press_ctrl_c_in_step(trainer: Trainer, step: int, *, times: int) -> None:
     """The signal comes while the gradients of that step (from 1) are computed, after which the step goes on."""
-    backward = trainer.learner.backward
+    backward = trainer.training.learner.backward
     pressed = 0
 
     def interrupted(*arguments: Any) -> None:
@@ -286,7 +300,7 @@ def press_ctrl_c_in_step(trainer: Trainer, step: int, *, times: int) -> None:
             signal.raise_signal(signal.SIGINT)
         backward(*arguments)
 
-    trainer.learner.backward = interrupted  # type: ignore[method-assign]
+    trainer.training.learner.backward = interrupted  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("settings", [ALL_ACTIONS | {"minibatch_states": 1}, PPO], ids=["all_actions", "ppo"])

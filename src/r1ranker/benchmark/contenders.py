@@ -31,8 +31,8 @@ OnCalls = Callable[[int], None]
 _NAMES_A_MODEL = ("cross-encoder",)  # baselines that "all" leaves out, since they need to be told a model
 _SEEDED = ("bpr", "sasrec")
 _CORE = (
-    *("answers.py", "fit.py", "parsing.py", "prompted.py", "prompts.py", "rankers.py", "rollout.py", "schedules.py"),
-    "templates/default.toml",
+    *("answers.py", "fit.py", "parsing.py", "pointwise.py", "prompted.py", "prompts.py", "rankers.py", "rollout.py"),
+    *("schedules.py", "templates/default.toml"),
 )
 _SERVER = ("llm/openai.py",)
 _GGUF = ("llm/chat.py", "llm/choices.py", "llm/llamacpp.py", "llm/llamaserver.py")

@@ -28,7 +28,7 @@ from r1ranker.plotting import plot_groups, plot_scatter
 
 CSV_COLUMNS = (
     "row", "dataset", "scenario", "queries", "measure", "value", "low", "high", "difference", "p", "p_holm", "calls",
-    "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "flops", *STATUSES, "truncated",
+    "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "flops", *STATUSES, "truncated", "cut_short",
 )  # fmt: skip
 _NAME_WIDTH = 24  # of a row's name in a terminal; longer ones are folded
 
@@ -76,7 +76,8 @@ def csv_text(report: BenchReport) -> str:
             place = (cell.name, cell.dataset, report.scenarios[cell.dataset], cell.queries)
             parse = (cell.parse[status] for status in STATUSES)
             low, high = cell.intervals[measure]
-            writer.writerow((*place, measure, value, low, high, *tested, *costs, *parse, cell.truncated))
+            lost = (cell.truncated, cell.cut_short)
+            writer.writerow((*place, measure, value, low, high, *tested, *costs, *parse, *lost))
     return out.getvalue()
 
 

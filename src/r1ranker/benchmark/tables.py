@@ -140,8 +140,16 @@ def cost_table(report: BenchReport) -> Table:
         tuple((name, cells(name)) for name in report.names if name != "random"),
         "Means over the queries that the row ranked. Milliseconds: wall time on this machine, with fitting for "
         "baselines. GFLOP: an estimate, 2 x parameters x tokens computed (what is reused is not counted, attention is "
-        "left out); - where there is none. Random is by its exact expectation, and costs nothing.",
+        "left out); - where there is none. Random is by its exact expectation, and costs nothing."
+        + "".join(_short_note(report, name) for name in report.names),
     )
+
+
+def _short_note(report: BenchReport, name: str) -> str:
+    """How many of a row's rankings a budget ended; nothing where none."""
+    rows = report.of(name)
+    short = sum(row.cut_short for row in rows)
+    return f" A budget ended {short:,} of the {sum(map(times, rows)):,} rankings of '{name}'." if short else ""
 
 
 def times(row: Row) -> int:

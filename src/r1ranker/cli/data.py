@@ -248,15 +248,16 @@ def _show(example: RankingExample) -> None:
 
 
 def _show_prompt(example: RankingExample, settings: dict[str, object]) -> None:
+    from r1ranker.prompted import requests_of
     from r1ranker.reranker import UNTRAINED, with_settings
-    from r1ranker.types import Request
 
     ranker = with_settings(UNTRAINED, settings).build(_DEFAULT_SIZE)
     ranking = ranker.rank(example)
-    request = next(ranking, None)
-    if not isinstance(request, Request):
+    asked = next(ranking, None)
+    if asked is None:
         print("\none candidate: the model is not asked")
         return
+    request = requests_of(asked)[0]
     prompt = request.prompt
     print(f"\nthe first prompt of {example.id}")
     for part, text in (("system", prompt.system), ("user", prompt.user), ("the reply begins with", prompt.prefill)):

@@ -8,13 +8,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from r1ranker.checkpoint import complete_checkpoints
 from r1ranker.cli.compare import Contender, compare
 from r1ranker.cli.console import clock, out, say
 from r1ranker.cli.facts import versions
 from r1ranker.cli.ranktrace import probabilities
 from r1ranker.cli.recipes import find_recipe
-from r1ranker.cli.runs import load_examples, report_notes, train_run
+from r1ranker.cli.runs import load_examples, report_notes, run_checkpoints, train_run
 from r1ranker.cli.train import contenders_of
 from r1ranker.config import RunConfig, dump_config, load_config
 from r1ranker.datasets import Dataset
@@ -69,7 +68,7 @@ def _trained(after: Contender, config: RunConfig, folder: Path, data: Dataset) -
     """The trained row: it is trained when its turn comes, after the base has been measured."""
 
     def load() -> Reranker:
-        resume = bool(complete_checkpoints(folder / "checkpoints"))
+        resume = bool(run_checkpoints(folder))
         train_run(config, folder, resume=resume, dataset=data)
         return after.load()
 
@@ -90,7 +89,7 @@ def _open(folder: Path, key: str) -> dict[str, Row]:
     if report.facts.get("key") == key and "finished" not in report.facts:
         say(f"going on with the demo in {folder}: {', '.join(row.name for row in report.rows)} are there already")
         return {row.name: row for row in report.rows}
-    for part in ("report.json", "report.md", "report.png", "reward.png", "metrics.jsonl"):
+    for part in ("report.json", "report.md", "report.png", "reward.png", "metrics.jsonl", "warmup.jsonl", "warmup.png"):
         (folder / part).unlink(missing_ok=True)
     for part in ("checkpoints", "model", "tensorboard"):
         shutil.rmtree(folder / part, ignore_errors=True)

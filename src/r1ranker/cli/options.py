@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from r1ranker.assets.shipped import default_model
+
 if TYPE_CHECKING:
     from r1ranker.datasets import Dataset
 
-DEFAULT_MODEL = "smollm2-135m-instruct"
+DEFAULT_MODEL = default_model()
 
 
 class RankerKind(str, Enum):
@@ -21,6 +23,7 @@ class RankerKind(str, Enum):
     iterative = "iterative"
     direct = "direct"
     first_step = "first-step"
+    pointwise = "pointwise"
 
 
 class AnswerForm(str, Enum):
@@ -49,7 +52,8 @@ Model = Annotated[
 Kind = Annotated[
     RankerKind | None,
     typer.Option(
-        "--ranker", help="Exclude one candidate a turn, write the whole list at once, or score the first turn."
+        "--ranker",
+        help="Exclude one candidate a turn, write the whole list at once, score the first turn, or judge each alone.",
     ),
 ]
 Think = Annotated[

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from r1ranker.assets.shipped import shipped_adapters
 from r1ranker.cli import options
 from r1ranker.cli.console import Bar, budget_note, loading, say, turns
 from r1ranker.cli.errors import on_interrupt
@@ -95,6 +96,9 @@ def rank(
             budget_calls=budget_calls,
             budget_tokens=budget_tokens,
         )
+        if model == options.DEFAULT_MODEL:
+            untrained = "" if model in shipped_adapters() else ", which was not trained to rank"
+            say(f"ranking with {model}{untrained}: --model takes another")
         with on_interrupt(lambda: "stopped before the first list was ranked: nothing was written"):
             reranker = load_reranker(model, settings, device)
         if file is not None:

@@ -25,6 +25,14 @@ def probabilities(turn: Turn, sharpness: float) -> dict[str, float]:
     return {i: weight / sum(weights) for i, weight in zip(turn.remaining, weights, strict=True)}
 
 
+def chance_of_yes(turn: Turn) -> float | None:
+    """How likely yes is against no, where a candidate was judged alone; None in other turns."""
+    scores = turn.completion.choice_logprobs
+    if (len(turn.remaining), len(scores)) != (1, 2):
+        return None
+    return (1 + math.tanh((scores[0] - scores[1]) / 2)) / 2
+
+
 def statuses(trace: Trace) -> dict[str, int]:
     """How many turns have each parse status."""
     return dict(Counter(turn.parsed.status for turn in trace.turns))
@@ -50,6 +58,8 @@ def _turn_record(turn: Turn, sharpness: float) -> dict[str, Any]:
     row: dict[str, Any] = {"remaining": list(turn.remaining), "status": turn.parsed.status}
     if turn.excluded_ids:
         row["excluded"] = turn.excluded if len(turn.excluded_ids) == 1 else list(turn.excluded_ids)
+    if (yes := chance_of_yes(turn)) is not None:
+        return row | {"yes": yes}
     if chances := probabilities(turn, sharpness):
         return row | {"probabilities": chances}
     return row | {"reply": turn.request.prompt.prefill + turn.completion.text}
@@ -71,6 +81,9 @@ def show(result: RankResult, sharpness: float | None, *, alone: bool) -> str:
 
 
 def _turn_lines(result: RankResult, turn: Turn, number: int, sharpness: float) -> list[str]:
+    if (yes := chance_of_yes(turn)) is not None:
+        title = ["each candidate's probability of yes, judged alone:"] if number == 1 else []
+        return [*title, _crop(f"    {yes:6.1%}  {_label(result, turn.remaining[0])}")]
     chances = probabilities(turn, sharpness)
     scored = [_crop(f"    {chances[i]:6.1%}  {_label(result, i)}") for i in sorted(chances, key=lambda i: -chances[i])]
     if turn.excluded is None and chances:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ def load_examples(config: RunConfig) -> Dataset:
 
 
 def mix(datasets: list[Dataset]) -> Dataset:
-    """Data sets one after the other; the trainer shuffles them.
+    """Data sets one after the other, each training example with the data set it is from; the trainer shuffles them.
 
     Groups count within their own data set. A query that is tested in one data set is not trained on in another,
     nor is a near-duplicate of it.
@@ -87,7 +87,8 @@ def mix(datasets: list[Dataset]) -> Dataset:
     keys = iter(near_duplicate_groups([e.query for e in (*train, *test) if e.query]))
     asked = [next(keys) if e.query else "" for e in train]
     tested = set(keys)
-    kept = [e for e, key in zip(train, asked, strict=True) if key not in tested]
+    origins = [dataset.name for dataset in datasets for _ in dataset.train]
+    kept = [(e, origin) for e, origin, key in zip(train, origins, asked, strict=True) if key not in tested]
     note(notes, len(train) - len(kept), "training examples dropped: their query is tested in another data set")
     popularity: dict[str, int] = {}
     for dataset in datasets:
@@ -95,11 +96,12 @@ def mix(datasets: list[Dataset]) -> Dataset:
             popularity[key] = popularity.get(key, 0) + count
     return Dataset(
         name="+".join(d.name for d in datasets),
-        train=tuple(kept),
+        train=tuple(e for e, _ in kept),
         test=tuple(test),
         popularity=popularity,
         notes=tuple(notes),
         sequences=tuple(sequence for d in datasets for sequence in d.sequences),
+        origins=tuple(origin for _, origin in kept),
     )
 
 
@@ -129,22 +131,28 @@ def train_run(
             raise InputError(f"'{data.name}' has no training examples: lower its test_fraction")
         with loading():
             policy = Policy.load(config.model)
-        show = Bar("training", config.train.steps, start=None) if bar else None
-
-        def stepped(done: int, total: int, metrics: dict[str, float]) -> None:
-            if show is not None:
-                show.update(done, f"reward {metrics['reward']:.3f}" if "reward" in metrics else "")
-            if on_step is not None:
-                on_step(done, total, metrics)
-
-        trainer = Trainer(config, policy, data.train, folder, on_step=stepped)
+        show = _shown if bar else None
+        trainer = Trainer(config, policy, data.train, folder, origins=data.origins, on_step=on_step, show=show)
         if trainer.truncated:
             say(f"  {trainer.truncated:,} texts cut to fit the model's context")
-        with show or nullcontext():
-            metrics = trainer.run(resume=resume)
+        metrics = trainer.run(resume=resume)
     seconds = time.perf_counter() - begin
     model = _save(config, folder, policy, data, metrics, seconds)
     return TrainedRun(config, folder, model, policy, metrics, seconds)
+
+
+@contextmanager
+def _shown(what: str, steps: int) -> Iterator[OnStep]:
+    """A bar for a part of the run, with what is worth seeing of each step."""
+    with Bar(what, steps, start=None) as bar:
+        yield lambda done, _, metrics: bar.update(done, _note(metrics))
+
+
+def _note(metrics: dict[str, float]) -> str:
+    reward = f"reward {metrics['reward']:.3f}" if "reward" in metrics else ""
+    if "accepted" not in metrics:
+        return reward
+    return f"{reward}, accepted {metrics['accepted']:,.0f} of {metrics['sampled']:,.0f} completions"  # of a warm-up
 
 
 def _save(
@@ -163,6 +171,7 @@ def _save(
         "data": data.name,
         "fingerprint": data.fingerprint(),
         "algorithm": config.train.algorithm,
+        **({"warmup_rounds": config.warmup.rounds} if config.warmup else {}),
         "steps": config.train.steps,
         "seed": config.seed,
         "seconds": round(seconds, 1),
@@ -180,13 +189,21 @@ def _save(
     return folder / "model"
 
 
+def run_checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, the last one last; those of its warm-up come first."""
+    from r1ranker.rl.warmup import WARMUP
+
+    parts = (folder / "checkpoints" / WARMUP, folder / "checkpoints")
+    return [path for part in parts for path in complete_checkpoints(part)]
+
+
 def _last(folder: Path) -> str:
-    found = complete_checkpoints(folder / "checkpoints")
+    found = run_checkpoints(folder)
     return f"The checkpoint is kept in {found[-1]}" if found else "There is no checkpoint"
 
 
 def _kept(folder: Path) -> str:
-    if not complete_checkpoints(folder / "checkpoints"):
+    if not run_checkpoints(folder):
         return "stopped before the first step: nothing was trained"
     return f"stopped. {_last(folder)}: run the same command with --resume to go on"
 

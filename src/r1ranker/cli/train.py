@@ -54,7 +54,7 @@ def train(
 
     if listed:
         for path in shipped_recipes():
-            print(f"{path.stem:<28} {about(path)}")
+            print(f"{path.stem:<33} {about(path)}")
         return
     if recipe is None:
         raise ConfigError("give a recipe: 'r1ranker train --list' shows those that ship with the package")
@@ -77,9 +77,12 @@ def train(
 def _tell(run: TrainedRun) -> None:
     last = run.metrics[-1] if run.metrics else {}
     reward = f", last reward {last['reward']:.3f}" if "reward" in last else ""
+    if run.config.warmup:
+        _tell_warmup(run.folder / "warmup.jsonl")
     print(f"trained {run.config.train.steps} steps in {clock(run.seconds)}{reward}")
     for what, path in (
         ("model", run.model),
+        ("warm-up", run.folder / "warmup.jsonl"),
         ("metrics", run.folder / "metrics.jsonl"),
         ("reward curve", run.folder / "reward.png"),
         ("TensorBoard", run.folder / "tensorboard"),
@@ -88,6 +91,17 @@ def _tell(run: TrainedRun) -> None:
         if path.exists():
             print(f"  {what:<13} {path}")
     print(f'try it: r1ranker rank --model {run.model} --query "…" --doc "…" --doc "…" --trace', flush=True)
+
+
+def _tell_warmup(path: Path) -> None:
+    from r1ranker.rl.metrics import read_metrics
+
+    for row in read_metrics(path):
+        loss = f", loss {row['loss']:.3f}" if "loss" in row else ""
+        print(
+            f"warm-up, round {row['step']}: {row['accepted']:,.0f} of {row['sampled']:,.0f} completions accepted, "
+            f"{row['kept']:,.0f} kept{loss}"
+        )
 
 
 def _compare(run: TrainedRun, datasets: list[Dataset]) -> None:

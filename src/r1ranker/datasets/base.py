@@ -25,6 +25,7 @@ class Dataset:
     notes: what was dropped, merged or left as it is although it looks odd, each with its count.
     sequences: for each train user the titles of all items they interacted with, oldest first
         (recommendation; empty elsewhere). They are for baselines to learn from, and no part of the fingerprint.
+    origins: for each training example the data set it is from, where several are mixed; else empty.
 
     Raises InputError where an example id stands twice, or a group stands on both sides of the split.
     """
@@ -35,6 +36,7 @@ class Dataset:
     popularity: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sequences: tuple[tuple[str, ...], ...] = ()
+    origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

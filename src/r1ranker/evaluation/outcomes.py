@@ -16,6 +16,7 @@ class Outcome:
     """A ranking (candidate ids, best first) and what it cost.
 
     parse: how many turns have each parse status that occurred. truncated: texts cut to fit the context.
+    cut_short: a budget ended the ranking.
     """
 
     example_id: str
@@ -26,6 +27,7 @@ class Outcome:
     cached_tokens: int = 0
     parse: Mapping[str, int] = field(default_factory=dict)
     truncated: int = 0
+    cut_short: bool = False
 
     @classmethod
     def of(cls, trace: Trace) -> Outcome:
@@ -40,6 +42,7 @@ class Outcome:
             usage.cached_tokens,
             dict(Counter(turn.parsed.status for turn in trace.turns)),
             trace.truncated,
+            trace.cut_short,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from r1ranker.evaluation.significance import bootstrap_intervals, paired_p_value
 from r1ranker.types import ParseStatus, RankingExample, Trace
 
 STATUSES: tuple[str, ...] = get_args(ParseStatus)
-LATER = {"flops", "run_means"}
+LATER = {"flops", "run_means", "cut_short"}
 """Fields that a report of version 0.1 lacks."""
 
 
@@ -32,6 +32,7 @@ class Row:
     flops: floating-point operations for all queries together, an estimate; 0 where none is made.
     run_means: the MRR of each run, where a ranker ran with several seeds (`per_query` holds means over them,
         the costs are sums).
+    cut_short: rankings that a budget ended.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Row:
     per_query: dict[str, list[float]] = field(default_factory=dict)
     flops: float = 0.0
     run_means: list[float] = field(default_factory=list)
+    cut_short: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -119,6 +121,7 @@ def row_of_outcomes(
         truncated=sum(o.truncated for o in outcomes),
         flops=flops,
         run_means=[fmean(run["MRR"]) for run in measured],
+        cut_short=sum(o.cut_short for o in outcomes),
     )
 
 

@@ -52,8 +52,6 @@ def export_gguf(folder: str | Path, out: str | Path, *, type: GGUFType = "f16") 
     _check_ranker(Path(folder), out)
     model: Any
     model, tokenizer = load_model(folder, device="cpu", dtype="float32")
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
     config: Any = model.config
     if config.model_type not in _ARCHITECTURES:
         raise AssetError(f"{folder}: models of type '{config.model_type}' cannot be exported; {_known()} can")

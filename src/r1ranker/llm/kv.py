@@ -117,13 +117,16 @@ class PrefixStore:
     def common(self, session: str, trunk: Sequence[int]) -> tuple[int, Prefix | None]:
         """How many first tokens of `trunk` are held (always fewer than it has), and where.
 
-        A new session begins with what it shares with the last one: the instructions.
+        A new session begins with what it shares with one of its family, as the groups of a tournament are ("id#2"): a
+        query's context; else with what it shares with the last one: the instructions.
         """
         prefix = self._held.get(session)
         if prefix is not None:
             self._use(session)
         elif self._held:
-            prefix = next(reversed(self._held.values()))
+            family = session.partition("#")[0]
+            kin = (held for name, held in reversed(self._held.items()) if name.partition("#")[0] == family)
+            prefix = next(kin, None) or next(reversed(self._held.values()))
         if prefix is None:
             return 0, None
         length = min(_common(prefix.tokens, trunk), len(trunk) - 1)

@@ -10,7 +10,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from r1ranker.errors import AssetError, ConfigError, MissingExtraError
+from r1ranker.assets.shipped import ADAPTER_CONFIG, base_name
+from r1ranker.errors import AssetError, ConfigError
+from r1ranker.llm.lora import merge_lora
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -46,27 +48,28 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -> tuple[nn.Module, Any]:
     """The model in eval mode, and its tokenizer.
 
-    path: a folder with safetensors, or with a LoRA adapter whose config names the base's folder.
+    path: a folder with safetensors, or with a LoRA adapter whose config names its base; it is merged into the base.
     Raises AssetError for a folder that holds neither.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    model: Any
     folder = Path(path)
-    adapter = folder / "adapter_config.json"
-    base = folder
-    if adapter.exists():
-        base = adapter_base(adapter)
-    elif not (folder / "config.json").exists():
-        raise AssetError(f"{folder} holds no model: there is no config.json and no adapter_config.json in it")
-    elif encoder := _encoder(folder / "config.json"):
+    if (adapter := folder / ADAPTER_CONFIG).exists():
+        model, tokenizer = load_model(adapter_base(adapter), device=device, dtype=dtype)
+        merge_lora(model, folder)
+        return model, tokenizer
+    if not (folder / "config.json").exists():
+        raise AssetError(f"{folder} holds no model: there is no config.json and no {ADAPTER_CONFIG} in it")
+    if encoder := _encoder(folder / "config.json"):
         raise AssetError(f"{folder} holds an encoder ({encoder}), which cannot write: choose an LLM")
     where = pick_device(device)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            base,
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
             dtype=pick_dtype(dtype, where),
             attn_implementation="sdpa",
             use_safetensors=True,
@@ -75,13 +78,7 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
         )
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise AssetError(f"{base}: the model cannot be loaded ({reason})") from error
-    if adapter.exists():
-        try:
-            from peft import PeftModel
-        except ImportError as error:
-            raise MissingExtraError("a LoRA adapter", "peft", "lora") from error
-        model = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+        raise AssetError(f"{folder}: the model cannot be loaded ({reason})") from error
     model.to(where).eval()
     return model, tokenizer
 
@@ -100,11 +97,8 @@ def adapter_base(adapter: Path) -> Path:
     """The folder of the model an adapter was trained on: as written in its config, or a known model's name."""
     from r1ranker.assets import fetch_model
 
-    try:
-        written = json.loads(adapter.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AssetError(f"{adapter}: cannot be read as JSON ({error})") from error
-    base = written.get("base_model_name_or_path") if isinstance(written, dict) else None
-    if not base or not isinstance(base, str):
-        raise AssetError(f"{adapter} does not name its base model (base_model_name_or_path)")
-    return Path(base) if Path(base).exists() else fetch_model(base)
+    base = base_name(adapter)
+    folder = Path(base) if Path(base).exists() else fetch_model(base)
+    if folder.resolve() == adapter.parent.resolve():
+        raise AssetError(f"{adapter} names its own folder as the base model: write the base's name there")
+    return folder

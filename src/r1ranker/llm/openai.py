@@ -102,8 +102,8 @@ class OpenAILLM:
         """
         if any(request.scored for request in requests):
             raise InputError(
-                f"{self.name} cannot score given choices, as kind = 'first_step' and several exclusions a turn need: "
-                "take kind = 'iterative' with thinking, or with exclude_per_turn = 1 and stop_at = 1, or kind = "
+                f"{self.name} cannot score given choices, as 'first_step', 'pointwise' and several exclusions a turn "
+                "need: take kind = 'iterative' with thinking, or with exclude_per_turn = 1 and stop_at = 1, or kind = "
                 "'direct', or a model that is loaded here"
             )
         if any(request.answers for request in requests):

@@ -65,9 +65,12 @@ class AllActions:
             rewards = torch.tensor(values, device=scores.device)
             expected = -all_actions_loss(scores, rewards)
             spread = entropy(scores)
-            loss = loss - expected - train.entropy_coef * spread
+            scale = float(rewards.std(correction=0)) if train.scale_rewards else 1.0
+            loss = loss - expected / (scale or 1.0) - train.entropy_coef * spread
             # Chance differs from state to state: what a uniform policy earns says how far this one is above it.
             averages.add("reward", float(expected.detach()))
+            if state.origin:
+                averages.add(f"reward/{state.origin}", float(expected.detach()))
             averages.add("reward_uniform", float(rewards.mean()))
             averages.add("entropy", float(spread.detach()))
             averages.add("choices", len(values))

@@ -35,15 +35,16 @@ class Averages:
 class MetricsLog:
     """`metrics.jsonl` in the run's folder, one line a step, and a TensorBoard log beside it.
 
+    part: of a part of the run, which has a log of its own, PART.jsonl.
     A resumed run drops the lines of steps that it will take again.
     """
 
-    def __init__(self, folder: Path, *, first_step: int = 0) -> None:
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, part: str = "", *, first_step: int = 0) -> None:
+        self.path = folder / f"{part or 'metrics'}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         self.rows = [row for row in read_metrics(self.path) if row["step"] < first_step]
         self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        self._board = _tensorboard(folder / "tensorboard", first_step)
+        self._board = _tensorboard(folder / "tensorboard" / part, first_step)
 
     def write(self, row: dict[str, float]) -> None:
         """Append a step's metrics; it is on disk when this returns."""

@@ -1,4 +1,4 @@
-"""PPO and GRPO on sampled completions: roll out, judge, assign credit, and compute gradients over packs."""
+"""Sampled completions: roll out, judge, and compute gradients over packs. PPO and GRPO on them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Group:
 
     state: State
     pack: Pack
+    parsed: list[ParsedAnswer]
     rewards: list[Reward]
     old_logprobs: Tensor = field(default_factory=lambda: torch.empty(0))
     old_values: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -39,30 +40,15 @@ class Group:
         return [len(branch) for branch in self.pack.branches]
 
 
-class Sampled:
-    """A step: sample `group_size` completions of each state, then PPO or GRPO updates over them."""
+class Rollouts:
+    """Samples `group_size` completions of each state, judges them, and takes gradients over a step's groups.
+
+    What of them is learned is for those who inherit to say.
+    """
 
     def __init__(self, policy: Policy, ranker: IRanker | DRanker, config: RunConfig) -> None:
         self.policy, self.ranker, self.config = policy, ranker, config
-        self.critic = Critic(policy, config.train.critic) if config.train.algorithm == "ppo" else None
-        if config.train.kl_coef:
-            policy.keep_reference()
         self._groups: list[Group] = []
-
-    def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:
-        """Roll out and judge; returns the minibatches (indices of states) of all epochs."""
-        self._groups = self.roll_out(states, averages, step)
-        size = self.config.train.minibatch_states or len(states)
-        # With one update the policy that trains is the one that sampled: its own log-probs are the old ones.
-        if self.critic is not None or self.config.train.epochs > 1 or size < len(states):
-            self._before()
-        self._assign_credit(averages)
-        out = []
-        for epoch in range(self.config.train.epochs):
-            order = list(range(len(states)))
-            random.Random(f"{self.config.seed}/minibatches/{step}/{epoch}").shuffle(order)
-            out += [order[k : k + size] for k in range(0, len(order), size)]
-        return out
 
     def roll_out(self, states: Sequence[State], averages: Averages, step: int) -> list[Group]:
         """Sample and judge; all completions of a state share its prompt."""
@@ -78,13 +64,12 @@ class Sampled:
         groups = []
         for k, (state, request) in enumerate(zip(states, requests, strict=True)):
             own = completions[k * train.group_size : (k + 1) * train.group_size]
-            rewards = []
-            for completion in own:
-                parsed = self._parse(state, request, completion)
-                rewards.append(self._reward(state, parsed))
-                self._watch(rewards[-1], parsed, completion, averages)
+            parsed = [self._parse(state, request, completion) for completion in own]
+            rewards = [self._reward(state, answer) for answer in parsed]
+            for judged in zip(rewards, parsed, own, strict=True):
+                self._watch(*judged, averages)
             trunk = self.policy.llm.chat.encode(request.prompt)
-            groups.append(Group(state, Pack(trunk, [c.token_ids for c in own]), rewards))
+            groups.append(Group(state, Pack(trunk, [c.token_ids for c in own]), parsed, rewards))
         return groups
 
     def _request(self, state: State) -> Request:
@@ -93,7 +78,7 @@ class Sampled:
         else:
             request = self.ranker.request(state.example, state.remaining)
         # Nothing is kept for a later turn: a training state has none. Choices are for scoring, not for sampling.
-        return Request(request.prompt, stop=request.stop)
+        return Request(request.prompt, stop=request.stop, answers=request.answers)
 
     def _parse(self, state: State, request: Request, completion: Completion) -> ParsedAnswer:
         if isinstance(self.ranker, DRanker):
@@ -116,6 +101,51 @@ class Sampled:
         averages.add("cut_off", float(completion.finish == "length"))
         if tokens := len(completion.logprobs):
             averages.add("entropy_estimate", -sum(completion.logprobs) / tokens, weight=tokens)
+
+    def _minibatches(self, step: int) -> list[list[int]]:
+        """The indices of the step's groups, shuffled anew in every epoch."""
+        count = len(self._groups)
+        size = self.config.train.minibatch_states or count
+        out = []
+        for epoch in range(self.config.train.epochs):
+            order = list(range(count))
+            random.Random(f"{self.config.seed}/minibatches/{step}/{epoch}").shuffle(order)
+            out += [order[k : k + size] for k in range(0, count, size)]
+        return out
+
+    def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:  # noqa: ARG002
+        """Accumulate the gradients of one minibatch: means over its tokens, in micro-batches."""
+        total = sum(sum(self._groups[k].lengths) for k in part)
+        for micro in self._micro_batches(part):
+            self._micro([self._groups[k] for k in micro], total, averages)
+
+    def _micro(self, groups: Sequence[Group], total: int, averages: Averages) -> None:
+        """Accumulate the gradients of some groups of a minibatch, which has `total` tokens."""
+        raise NotImplementedError
+
+    def _micro_batches(self, part: Sequence[int] | range) -> list[list[int]]:
+        sizes = [pack_size(self._groups[k].pack) for k in part]
+        return [[part[k] for k in micro] for micro in split_by_tokens(sizes, self.config.train.micro_tokens)]
+
+
+class Sampled(Rollouts):
+    """A step: PPO or GRPO updates over sampled completions."""
+
+    def __init__(self, policy: Policy, ranker: IRanker | DRanker, config: RunConfig) -> None:
+        super().__init__(policy, ranker, config)
+        self.critic = Critic(policy, config.train.critic) if config.train.algorithm == "ppo" else None
+        if config.train.kl_coef:
+            policy.keep_reference()
+
+    def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:
+        """Roll out and judge; returns the minibatches (indices of states) of all epochs."""
+        self._groups = self.roll_out(states, averages, step)
+        parts = self._minibatches(step)
+        # With one update the policy that trains is the one that sampled: its own log-probs are the old ones.
+        if self.critic is not None or len(parts) > 1:
+            self._before()
+        self._assign_credit(averages)
+        return parts
 
     def _before(self) -> None:
         """Log-probs and values as they are before the first update, by the very pass that trains."""
@@ -151,12 +181,6 @@ class Sampled:
         values, returns = (torch.cat([getattr(g, name) for g in self._groups]) for name in ("old_values", "returns"))
         averages.add("explained_variance", explained_variance(values, returns))
 
-    def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:  # noqa: ARG002
-        """Accumulate the gradients of one minibatch: means over its tokens, in micro-batches."""
-        total = sum(sum(self._groups[k].lengths) for k in part)
-        for micro in self._micro_batches(part):
-            self._micro([self._groups[k] for k in micro], total, averages)
-
     def _micro(self, groups: Sequence[Group], total: int, averages: Averages) -> None:
         train = self.config.train
         advantages = torch.cat([g.advantages for g in groups])
@@ -181,7 +205,3 @@ class Sampled:
             averages.add("value_loss", float(error.detach().mean()), weight=len(old))
         averages.count("tokens", batch.computed_tokens)
         (loss / total).backward()  # type: ignore[no-untyped-call]
-
-    def _micro_batches(self, part: Sequence[int] | range) -> list[list[int]]:
-        sizes = [pack_size(self._groups[k].pack) for k in part]
-        return [[part[k] for k in micro] for micro in split_by_tokens(sizes, self.config.train.micro_tokens)]

@@ -12,10 +12,14 @@ from r1ranker.types import RankingExample
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one turn is about. A DRanker's state has all candidates left."""
+    """What one turn is about. A DRanker's state has all candidates left.
+
+    origin: the data set that the example is from, where several are mixed.
+    """
 
     example: RankingExample
     remaining: tuple[str, ...]
+    origin: str = ""
 
 
 def has_signal(example: RankingExample) -> bool:
@@ -23,7 +27,7 @@ def has_signal(example: RankingExample) -> bool:
     return len({example.grade(i) for i in example.ids}) > 1
 
 
-def sample_state(example: RankingExample, rng: random.Random) -> State:
+def sample_state(example: RankingExample, rng: random.Random, origin: str = "") -> State:
     """The paper's draw: k in 1..n-1 uniformly, one best candidate and k others, in listed order.
 
     With grades, one of the k others is a candidate of a lower grade, so that some exclusion is wrong.
@@ -33,7 +37,7 @@ def sample_state(example: RankingExample, rng: random.Random) -> State:
     kept.add(rng.choice([i for i in example.ids if example.grade(i) < best]))
     others = [i for i in example.ids if i not in kept]
     kept.update(rng.sample(others, rng.randint(1, len(example.ids) - 1) - 1))
-    return State(example, tuple(i for i in example.ids if i in kept))
+    return State(example, tuple(i for i in example.ids if i in kept), origin)
 
 
 class StateStream:
@@ -42,21 +46,42 @@ class StateStream:
 
     subsets: draw a random subset of the candidates (IRanker), or take all (DRanker).
     per_example: how many states, one after the other, an example gives before the next one has its turn.
-    Raises InputError if no example has a better and a worse candidate.
+    origins: the data set that each example is from, where several are mixed; empty: all are from one.
+    balanced: every data set gives one example a round, in an order that is drawn anew, however many it has;
+        otherwise all examples are shuffled together.
+    Raises InputError if no example, or none of a data set in balance, has a better and a worse candidate.
     """
 
     def __init__(
-        self, examples: Sequence[RankingExample], *, per_step: int, subsets: bool, seed: int, per_example: int = 1
+        self,
+        examples: Sequence[RankingExample],
+        *,
+        per_step: int,
+        subsets: bool,
+        seed: int,
+        per_example: int = 1,
+        origins: Sequence[str] = (),
+        balanced: bool = True,
     ) -> None:
-        self.examples = [e for e in examples if has_signal(e)]
-        if not self.examples:
-            raise InputError(
-                "there is nothing to learn from: no training example has candidates of different relevance"
-            )
         self.per_step = per_step
         self.per_example = per_example
         self.subsets = subsets
         self.seed = seed
+        self._pools: dict[str, list[tuple[RankingExample, str]]] = {}
+        for example, origin in zip(examples, origins or [""] * len(examples), strict=True):
+            pool = self._pools.setdefault(origin if balanced else "", [])
+            if has_signal(example):
+                pool.append((example, origin))
+        if not any(self._pools.values()):
+            raise InputError(
+                "there is nothing to learn from: no training example has candidates of different relevance"
+            )
+        if empty := [origin for origin, pool in self._pools.items() if not pool]:
+            raise InputError(
+                f"there is nothing to learn from in '{empty[0]}': none of its training examples has candidates of "
+                "different relevance; leave it out of data.names"
+            )
+        self._shuffled: dict[str, tuple[int, list[int]]] = {}
 
     def at(self, step: int) -> list[State]:
         """The states of a step (from 0)."""
@@ -64,16 +89,25 @@ class StateStream:
         return [self._state(first + k) for k in range(self.per_step)]
 
     def _state(self, index: int) -> State:
-        epoch, place = divmod(index // self.per_example, len(self.examples))
-        order = self._order(epoch)
-        example = self.examples[order[place]]
+        turn, place = divmod(index // self.per_example, len(self._pools))
+        name = self._round(turn)[place]
+        epoch, place = divmod(turn, len(self._pools[name]))
+        example, origin = self._pools[name][self._order(name, epoch)[place]]
         if not self.subsets:
-            return State(example, example.ids)
-        return sample_state(example, random.Random(f"{self.seed}/state/{index}"))
+            return State(example, example.ids, origin)
+        return sample_state(example, random.Random(f"{self.seed}/state/{index}"), origin)
 
-    def _order(self, epoch: int) -> list[int]:
-        if getattr(self, "_epoch", None) != epoch:
-            order = list(range(len(self.examples)))
-            random.Random(f"{self.seed}/epoch/{epoch}").shuffle(order)
-            self._epoch, self._shuffled = epoch, order
-        return self._shuffled
+    def _round(self, turn: int) -> list[str]:
+        """The pools in the order of a round."""
+        names = list(self._pools)
+        random.Random(f"{self.seed}/round/{turn}").shuffle(names)
+        return names
+
+    def _order(self, name: str, epoch: int) -> list[int]:
+        """The order of a pool's examples in one of its epochs, kept until the next one is asked for."""
+        if self._shuffled.get(name, (None,))[0] != epoch:
+            order = list(range(len(self._pools[name])))
+            # One pool alone is shuffled by the seed as it was before there were several.
+            random.Random(f"{self.seed}/{name}/epoch/{epoch}" if name else f"{self.seed}/epoch/{epoch}").shuffle(order)
+            self._shuffled[name] = epoch, order
+        return self._shuffled[name][1]

@@ -1,0 +1,115 @@
+"""What the machine allows: the least time an RL update and a whole step can take, from measured ceilings.
+
+    python bench/roofline.py
+
+Measured: how fast float32 matrices of the model's own shapes are multiplied (the best of several runs of each, weighted
+by their share of the work), and how fast memory is read. Counted: the products of an update whose prompt is computed
+once (forward, and twice as much backward), and for a whole step also the bytes of the weights, read once a written
+token, and of the optimizer's state. Attention, norms and everything else are left out, so nothing can be faster than
+what is printed; `bench/trl_update.py` and `bench/trl_step.py` say how near ours comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from r1ranker.assets import fetch_model
+from trl_update import SHAPES
+
+RUNS = 15
+
+
+def best(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of several runs."""
+    times = []
+    for _ in range(RUNS):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def products(config: Any, tokens: int, completion_tokens: int) -> dict[tuple[int, int, int], int]:
+    """The forward pass as matrix products: (rows, in, out) -> how many of them."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
+    layers, narrow = config.num_hidden_layers, head * config.num_key_value_heads
+    wide = head * config.num_attention_heads
+    return {
+        (tokens, hidden, wide): layers,
+        (tokens, wide, hidden): layers,
+        (tokens, hidden, narrow): 2 * layers,
+        (tokens, hidden, inner): 2 * layers,
+        (tokens, inner, hidden): layers,
+        (completion_tokens, hidden, config.vocab_size): 1,
+    }
+
+
+def flops(work: dict[tuple[int, int, int], int]) -> float:
+    """Multiplications and additions."""
+    return float(sum(2 * a * b * c * times for (a, b, c), times in work.items()))
+
+
+def fastest(work: dict[tuple[int, int, int], int]) -> float:
+    """Seconds that these products and those of their backward pass take, each at its best."""
+    seconds = 0.0
+    for (rows, narrow, wide), times in work.items():
+        x, w, g = torch.randn(rows, narrow), torch.randn(wide, narrow), torch.randn(rows, wide)
+
+        def passes(x: torch.Tensor = x, w: torch.Tensor = w, g: torch.Tensor = g) -> None:
+            torch.nn.functional.linear(x, w)
+            g @ w
+            g.T @ x
+
+        seconds += times * best(passes)
+    return seconds
+
+
+def bandwidth() -> float:
+    """Bytes a second that are read: a sum over a tensor far larger than the caches."""
+    tensor = torch.ones(1 << 27)
+    return tensor.nbytes / best(tensor.sum)
+
+
+def main() -> None:
+    """A line for the update and one for the whole step of each shape."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    args = parser.parse_args()
+    config = AutoConfig.from_pretrained(fetch_model(args.model))
+    speed = bandwidth()
+    parameters = config.vocab_size * config.hidden_size
+    parameters += sum(a * b * n for (_, a, b), n in products(config, 1, 1).items() if b != config.vocab_size)
+    for prompt, samples, length in SHAPES:
+        name = f"{prompt}x{samples}x{length}"
+        work = products(config, prompt + samples * (length - 1), samples * length)
+        update = fastest(work)
+        facts: dict[str, Any] = {
+            "gflop": round(3 * flops(work) / 1e9),
+            "gflop_per_s": round(3 * flops(work) / update / 1e9),
+        }
+        line = {
+            "bench": f"roofline update {name}",
+            "ratio": None,
+            "ours": round(update, 3),
+            "theirs": None,
+            "pairs": RUNS,
+        }
+        print(json.dumps(line | facts), flush=True)
+        # The weights for the prompt and for each token; the weights, gradients and two moments for the optimizer.
+        moved = 4 * parameters * (length + 4)
+        step = update + moved / speed
+        facts = {"gb": round(moved / 1e9, 1), "gb_per_s": round(speed / 1e9, 1)}
+        line |= {"bench": f"roofline step {name}", "ours": round(step, 3)}
+        print(json.dumps(line | facts), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Steps of one learner: states -> gradients -> optimizer step -> metrics -> checkpoint.
+
+How a step's gradients come about is the learner's affair (`all_actions.py`, `sampled.py`, `warmup.py`); a loop owns
+the optimizer, the schedule, the log and the checkpoints, and knows nothing of rewards.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from r1ranker.checkpoint import (
+    Checkpoint,
+    check_same_run,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    restore_tensors,
+    save_checkpoint,
+    trained_tensors,
+)
+from r1ranker.config import RunConfig, TrainConfig
+from r1ranker.errors import CheckpointError
+from r1ranker.rl.metrics import Averages, MetricsLog
+from r1ranker.rl.policy import Policy
+from r1ranker.rl.states import State, StateStream
+
+FREE_TO_CHANGE = (
+    "name",
+    "evaluation",
+    "model.device",
+    "train.steps",
+    "train.decay_steps",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+)
+"""Settings that a resumed run may change: they leave the steps already taken as they are."""
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+"""Told of every step: steps done, steps in all, metrics."""
+
+
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Within, the first Ctrl-C is kept until the end; the second is not. Where it is ignored (nohup), it stays so."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, usual)
+
+    usual = signal.signal(signal.SIGINT, ask) or signal.SIG_DFL  # None: a handler that Python did not set
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if asked:
+        raise KeyboardInterrupt
+
+
+def load_same_run(path: Path, config: RunConfig) -> Checkpoint:
+    """A checkpoint of a run by this recipe. Raises CheckpointError if it is damaged or of a run with other settings."""
+    checkpoint = load_checkpoint(path)
+    check_same_run(checkpoint.config, config.model_dump(mode="json"), FREE_TO_CHANGE, path)
+    before = TrainConfig.model_validate(checkpoint.config["train"])
+    ends = [(train.steps, train.decay_steps) for train in (before, config.train)]
+    if ends[0] != ends[1] and any(decay and checkpoint.step > steps - decay for steps, decay in ends):
+        raise CheckpointError(
+            f"{path}: train.steps and train.decay_steps were {ends[0][0]} and {ends[0][1]} and are now {ends[1][0]} "
+            f"and {ends[1][1]}, and the learning rate has begun to fall by one of them: resume with what they were"
+        )
+    return checkpoint
+
+
+class Learner(Protocol):
+    """Turns a step's states into gradients."""
+
+    def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:
+        """Prepare the step; returns its minibatches, one optimizer step each, as indices of what it learns from."""
+
+    def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:
+        """Accumulate the gradients of one minibatch."""
+
+
+class Loop:
+    """Takes the steps of one learner, in a run's folder.
+
+    config: the run's, which its checkpoints name. train: how many steps there are and how they are taken.
+    critic: trained beside the policy, if there is one.
+    part: of a part of the run, whose log and checkpoints are kept apart; "" for the training itself.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        train: TrainConfig,
+        policy: Policy,
+        stream: StateStream,
+        learner: Learner,
+        folder: Path,
+        *,
+        critic: nn.Module | None = None,
+        part: str = "",
+    ) -> None:
+        self.config, self.train, self.policy, self.stream = config, train, policy, stream
+        self.learner, self.critic, self.folder, self.part = learner, critic, folder, part
+        self.checkpoints = folder / "checkpoints" / part
+        self.optimizer = torch.optim.AdamW(
+            [{"params": policy.parameters, "lr": train.learning_rate}, *self._critic_group()],
+            betas=(0.9, 0.95),
+            weight_decay=train.weight_decay,
+            fused=True,  # one pass over memory: on a CPU several times faster
+        )
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.step = 0
+
+    def _critic_group(self) -> list[dict[str, object]]:
+        if self.critic is None:
+            return []
+        rate = self.train.critic_learning_rate
+        return [{"params": [p for p in self.critic.parameters() if p.requires_grad], "lr": rate}]
+
+    def run(self, on_step: OnStep) -> list[dict[str, float]]:
+        """Take the steps that are left; returns the metrics of every step, also of those taken before.
+
+        Ctrl-C waits for the end of the step and keeps a checkpoint; a second one stops at once, and what is kept is
+        the last checkpoint.
+        """
+        first = self.step
+        log = MetricsLog(self.folder, self.part, first_step=self.step + 1)  # a row's step counts from 1
+        self.policy.model.train()
+        within_step = False
+        try:
+            while self.step < self.train.steps:
+                within_step = True
+                with _interrupt_later():
+                    metrics = self.take_step(self.step)
+                    self.step += 1
+                    log.write({"step": self.step, **metrics})
+                    within_step = False
+                on_step(self.step, self.train.steps, metrics)
+                if self.step % self.train.checkpoint_every == 0 or self.step == self.train.steps:
+                    self.save()
+        except KeyboardInterrupt:
+            if self.step > first and not within_step:  # weights from the middle of a step would not resume exactly
+                self.save()
+            raise
+        finally:
+            self.policy.model.eval()
+            self.policy.llm.weights_changed()
+            title = f"{self.config.name}{', ' if self.part else ''}{self.part}: reward by step"
+            log.plot(self.folder / f"{self.part or 'reward'}.png", title)
+            log.close()
+        return log.rows
+
+    def take_step(self, step: int) -> dict[str, float]:
+        """One step: all of its minibatches; returns its metrics."""
+        begin = time.perf_counter()
+        averages = Averages()
+        states = self.stream.at(step)
+        self._set_rates(step)
+        for part in self.learner.updates(states, averages, step):
+            self.optimizer.zero_grad(set_to_none=True)
+            self.learner.backward(states, part, averages)
+            norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters, self.train.grad_clip)
+            if self.critic is not None:
+                critic_norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.train.grad_clip)
+                averages.add("critic_grad_norm", float(critic_norm))
+            averages.add("grad_norm", float(norm))
+            self.optimizer.step()
+            self.policy.llm.weights_changed()
+        seconds = time.perf_counter() - begin
+        metrics = averages.result()
+        rate = self.optimizer.param_groups[0]["lr"]
+        return metrics | {
+            "learning_rate": rate,
+            "seconds": seconds,
+            "tokens_per_second": metrics.get("tokens", 0.0) / seconds,
+        }
+
+    def _set_rates(self, step: int) -> None:
+        """Linear warm-up of the learning rate, then constant, and at the end a linear fall (Hu et al., 2024: WSD)."""
+        warmup, decay = self.train.warmup_steps, self.train.decay_steps
+        factor = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        factor *= min(1.0, (self.train.steps - step) / (decay + 1))
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+
+    def save(self) -> Path:
+        """Write a checkpoint of the loop as it stands."""
+        tensors = {"policy": trained_tensors(self.policy.model), "optimizer": optimizer_tensors(self.optimizer)}
+        if self.critic is not None:
+            tensors["critic"] = trained_tensors(self.critic)
+        saved = Checkpoint(self.step, tensors, self.config.model_dump(mode="json"))
+        return save_checkpoint(self.checkpoints, saved, keep=self.train.keep_checkpoints)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint. Raises CheckpointError if it is damaged or of a run with other settings."""
+        checkpoint = load_same_run(path, self.config)
+        restore_tensors(self.policy.model, checkpoint.tensors["policy"], str(path))
+        if self.critic is not None:
+            restore_tensors(self.critic, checkpoint.tensors["critic"], str(path))
+        restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
+        self.policy.llm.weights_changed()
+        self.step = checkpoint.step
