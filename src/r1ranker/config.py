@@ -187,6 +187,7 @@ class TrainConfig(Section):
     critic: Literal["separate", "head"] = "separate"
     """separate: a model of the same size (the paper). head: a linear head on the policy's own states."""
     temperature: float = Field(1.0, gt=0)
+    """Of sampled completions; with all_actions and constrained answers, of the policy that is trained."""
     micro_tokens: int = Field(4096, ge=1)
     """About how many positions stand in one forward and backward pass; bounds the memory."""
     checkpoint_every: int = Field(50, ge=1)

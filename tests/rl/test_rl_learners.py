@@ -294,16 +294,18 @@ def test_all_actions_measures_the_expected_reward(make_policy: MakePolicy, recip
     assert 0 < got["entropy"] < math.log(5)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_all_actions_trains_the_probability_that_a_constrained_answer_is_written(
     make_policy: MakePolicy,
     recipe: Recipe,
     states: list[State],
     gradients: Gradients,
     same_gradients: Callable[..., None],
+    temperature: float,
 ) -> None:
     """By hand: each label's probability, token by token among those that could come next, by plain calls."""
     policy = make_policy()
-    learner = learner_of(policy, recipe(ranker={"sharpness": 7.0, "constrained": True}))
+    learner = learner_of(policy, recipe(ranker={"sharpness": 7.0, "constrained": True}, temperature=temperature))
     assert isinstance(learner, AllActions)
     averages = Averages()
     learner.backward(states, range(len(states)), averages)
@@ -324,7 +326,8 @@ def test_all_actions_trains_the_probability_that_a_constrained_answer_is_written
             probabilities.append(logprob.exp())
         assert float(torch.stack(probabilities).sum().detach()) == pytest.approx(1.0, abs=1e-5)
         values = torch.tensor(exclusion_values(state.example.relevance, state.remaining))
-        rewards.append((torch.stack(probabilities) * values).sum())
+        flatter = torch.stack(probabilities) ** (1 / temperature)
+        rewards.append((flatter / flatter.sum() * values).sum())
     reward = torch.stack(rewards).mean()
     assert averages.result()["reward"] == pytest.approx(float(reward.detach()), abs=1e-4)
     (-reward).backward()

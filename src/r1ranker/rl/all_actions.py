@@ -51,7 +51,7 @@ class AllActions:
     def _micro(self, states: Sequence[State], rows: Sequence[Sequence[Pack]], total: int, averages: Averages) -> None:
         train = self.config.train
         # What a constrained answer is worth is its log-probability already.
-        sharpness = 1.0 if self.ranker.constrained else self.config.ranker.sharpness
+        sharpness = 1 / train.temperature if self.ranker.constrained else self.config.ranker.sharpness
         with self.policy.compute():
             batch, worth = self.policy.packed_trees(rows)
             ref_logits = None
