@@ -384,3 +384,31 @@ def test_head_runs_in_parts_of_any_size(make_policy: MakePolicy, monkeypatch: py
         batch, hidden, whole = policy.packed(PACKS)
         monkeypatch.setattr("r1ranker.llm.packing.HEAD_CHUNK", 5)
         torch.testing.assert_close(token_logprobs(policy.model, hidden, batch.targets), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_a_head_in_parts_gives_the_same_gradients_and_keeps_no_logits(
+    make_policy: MakePolicy,
+    gradients: Callable[[Policy], dict[str, Tensor]],
+    same_gradients: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, kept = [], []
+    for chunk in (1000, 5):
+        monkeypatch.setattr("r1ranker.llm.packing.HEAD_CHUNK", chunk)
+        policy = make_policy()
+        batch = collate(PACKS)
+        hidden = packed_hidden(policy.model, batch)
+        sizes: list[int] = []
+
+        def watch(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(watch, lambda tensor: tensor):
+            logprobs = token_logprobs(policy.model, hidden, batch.targets)
+        (logprobs * torch.arange(1.0, len(logprobs) + 1)).sum().backward()
+        found.append(gradients(policy))
+        kept.append(sum(size == min(chunk, len(batch.targets)) * len(policy.tokenizer) for size in sizes))
+    same_gradients(found[0], found[1], rel=1e-4)
+    assert kept[0] > 0
+    assert kept[1] == 0

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from r1ranker.llm.blocks import Blocks, cut_blocks
 
@@ -177,15 +178,22 @@ def packed_hidden(model: nn.Module, batch: PackedBatch) -> Tensor:
 
 
 def token_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probs (nats, fp32) of `targets` (N,) given `hidden` (N, H). The LM head runs on these positions only."""
+    """Log-probs (nats, fp32) of `targets` (N,) given `hidden` (N, H). The LM head runs on these positions only.
+
+    Where there are several chunks, the backward pass computes each one's logits again in place of keeping them all.
+    """
     head = causal_lm(model).get_output_embeddings()
-    parts = []
-    for h, t in zip(torch.split(hidden, HEAD_CHUNK), torch.split(targets, HEAD_CHUNK), strict=True):
+
+    def part(h: Tensor, t: Tensor) -> Tensor:
         logits = head(h).float()
         if temperature != 1:
             logits = logits / temperature
-        parts.append(-nn.functional.cross_entropy(logits, t, reduction="none"))
-    return torch.cat(parts) if parts else hidden.new_zeros(0)
+        return -nn.functional.cross_entropy(logits, t, reduction="none")
+
+    chunks = list(zip(torch.split(hidden, HEAD_CHUNK), torch.split(targets, HEAD_CHUNK), strict=True))
+    if len(chunks) > 1 and torch.is_grad_enabled():
+        return torch.cat([checkpoint(part, h, t, use_reentrant=False) for h, t in chunks])
+    return torch.cat([part(h, t) for h, t in chunks]) if chunks else hidden.new_zeros(0)
 
 
 def held_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, among: Sequence[Sequence[int]]) -> Tensor:
