@@ -28,6 +28,7 @@ RUNS: tuple[tuple[str, ...], ...] = (
     ("imports.py",),
     ("trl_update.py",),
     ("trl_step.py",),
+    ("roofline.py",),
     ("append_training.py",),
     ("elimination.py", "--sizes", "20"),
     ("elimination.py", "--alone", "--pairs", "12"),
