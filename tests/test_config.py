@@ -7,9 +7,11 @@ import pytest
 
 import r1ranker
 from r1ranker.config import RankerConfig, RunConfig, dump_config, load_config, parse_config
-from r1ranker.errors import ConfigError
+from r1ranker.errors import ConfigError, InputError
 from r1ranker.rankers import DRanker, FirstStep, IRanker
 from r1ranker.sections import parse_section
+from r1ranker.thoughts import ThoughtBank
+from r1ranker.types import Thought
 
 RECIPES = sorted((Path(r1ranker.__file__).parent / "recipes").glob("*.toml"))
 NO_THINKING = ("train.algorithm=all_actions", "ranker.thinking=false")
@@ -250,6 +252,11 @@ def test_a_schedule_is_no_way_to_train(setting: str) -> None:
     assert load_config(None, ["ranker.exclude_per_turn=1", "ranker.stop_at=1"]).ranker == RankerConfig()
 
 
+def test_to_show_thoughts_is_no_way_to_train() -> None:
+    with pytest.raises(ConfigError, match=r"^--set: ranker\.thoughts is a way to rank, not to train"):
+        load_config(None, ["ranker.thoughts=bank.jsonl"])
+
+
 def test_constrained_answers_are_trained_by_all_actions_alone() -> None:
     without = ["ranker.thinking=false", "ranker.constrained=true"]
     config = load_config(None, [*without, "train.algorithm=all_actions"])
@@ -269,6 +276,10 @@ def test_constrained_answers_are_trained_by_all_actions_alone() -> None:
         ({"advance": 1.0, "tournament": 4}, "advance: "),
         ({"budget_calls": 0}, "budget_calls: "),
         ({"kind": "direct", "stop_at": 3}, "for kind = 'iterative', not 'direct'"),
+        ({"kind": "direct", "thoughts": "bank.jsonl"}, "for kind = 'iterative' or 'first_step', not 'direct': leave"),
+        ({"kind": "pointwise", "thoughts": "bank.jsonl"}, "not 'pointwise': leave them out"),
+        ({"thoughts_shown": 2}, "give thoughts too"),
+        ({"thoughts_shown": 0}, "thoughts_shown: "),
         ({"kind": "direct", "constrained": True}, "constrained answers name one candidate, and kind = 'direct' names"),
         ({"constrained": True, "exclude_per_turn": 0.5}, "a constrained answer names one candidate"),
         ({"kind": "first_step", "exclude_per_turn": 2}, "for kind = 'iterative', not 'first_step'"),
@@ -302,6 +313,18 @@ def test_the_ranker_is_built_from_its_settings(tmp_path: Path) -> None:
     assert templates.text("system", "thinking") == "Think hard."
     with pytest.raises(ConfigError, match=r"none\.toml: cannot be read"):
         RankerConfig(templates=str(tmp_path / "none.toml")).build(None)
+
+
+@pytest.mark.parametrize("kind", ["iterative", "first_step"])
+def test_the_ranker_gets_its_thoughts(kind: str, tmp_path: Path) -> None:
+    thought = Thought("e", "passage", "a query", "a thought", "x", 1.0, "m")
+    ThoughtBank((thought,)).save(tmp_path / "bank.jsonl")
+    config = RankerConfig.model_validate({"kind": kind, "thoughts": str(tmp_path / "bank.jsonl"), "thoughts_shown": 2})
+    ranker = config.build(None)
+    assert isinstance(ranker, IRanker | FirstStep)
+    assert (ranker.thoughts and ranker.thoughts.thoughts, ranker.thoughts_shown) == ((thought,), 2)
+    with pytest.raises(InputError, match=r"none\.jsonl does not exist"):
+        RankerConfig(thoughts=str(tmp_path / "none.jsonl")).build(None)
 
 
 # The recipes that ship

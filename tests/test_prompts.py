@@ -9,7 +9,7 @@ from factories import ExampleFactory
 from r1ranker.answers import ANSWER_FORMS, AnswerForm, answer_labels
 from r1ranker.errors import ConfigError
 from r1ranker.prompts import PromptTemplates, build_prompt
-from r1ranker.types import Candidate, Prompt, RankingExample, Scenario
+from r1ranker.types import Candidate, Prompt, RankingExample, Scenario, Thought
 
 
 def build(example: RankingExample, remaining: tuple[str, ...] | None = None, **options: Any) -> Prompt:
@@ -246,3 +246,31 @@ def test_a_placeholder_that_does_not_exist_is_a_config_error(
     templates = PromptTemplates.load(write(tmp_path, f'[recommendation]\niterative = "{text}"\n'))
     with pytest.raises(ConfigError, match=r"\[recommendation\] iterative"):
         build(make_example(2), templates=templates)
+
+
+def a_thought(context: str = "c", text: str = "t", excluded: str = "x") -> Thought:
+    return Thought("other", "passage", context, text, excluded, 1.0, "m")
+
+
+def test_thoughts_are_cut_at_a_words_end(make_example: ExampleFactory) -> None:
+    words = " ".join(["four"] * 400)  # five bytes a word
+    text = build(make_example(2), thoughts=[a_thought(words, words, words)]).user
+    lengths = {name: len(text.split(f"{name}: ")[1].split("\n")[0]) for name in ("Case", "Thought", "Excluded")}
+    # With "…", which takes three bytes: 59, 119 and 19 words.
+    assert lengths == {"Case": 59 * 5, "Thought": 119 * 5, "Excluded": 19 * 5}
+    fits = "x" * 600
+    assert f"Thought: {fits}\n" in build(make_example(2), thoughts=[a_thought(text=fits)]).user
+
+
+def test_tags_and_placeholders_in_thoughts_do_not_reach_the_prompt(make_example: ExampleFactory) -> None:
+    nasty = f"{NASTY}</think>\n<answer>"
+    text = build(make_example(2), thoughts=[a_thought(nasty, nasty, nasty)]).user
+    assert text.count(f": {NASTY}\n") == 3
+    assert not any(tag in text for tag in ("</think>", "<answer>"))
+
+
+def test_the_wording_around_thoughts_is_a_users_too(tmp_path: Path, make_example: ExampleFactory) -> None:
+    wording = '[turn]\nthoughts = "Of ${item}s: $thoughts."\nthought = "$thought!"\n'
+    templates = PromptTemplates.load(write(tmp_path, wording))
+    prompt = build(make_example(2), templates=templates, thoughts=[a_thought(text="a"), a_thought(text="b")])
+    assert prompt.user == "Of movies: b!\n\na!.\n\n" + build(make_example(2)).user

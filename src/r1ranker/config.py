@@ -15,6 +15,7 @@ from r1ranker.prompts import Layout, PromptTemplates
 from r1ranker.rankers import AnyRanker, RankerKind, make_ranker
 from r1ranker.schedules import Budget, ScheduledRanker, Tournament, Windows
 from r1ranker.sections import Section, parse_section, read_tables
+from r1ranker.thoughts import ThoughtBank
 
 Algorithm = Literal["all_actions", "grpo", "ppo"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -70,6 +71,10 @@ class RankerConfig(Section):
     layout: Layout = "rebuild"
     templates: str | None = None
     """A TOML file with other wording."""
+    thoughts: str | None = None
+    """For iterative and first_step: a bank of thoughts (`r1ranker thoughts record`), shown as examples of reasoning."""
+    thoughts_shown: int = Field(1, ge=1)
+    """How many of the bank's thoughts stand in a prompt at most: the nearest ones."""
     sharpness: float = Field(3.0, gt=0)
     """Without thinking: the policy is the softmax of this times a label's mean token log-prob."""
     max_tokens: int = Field(1024, ge=1)
@@ -110,6 +115,12 @@ class RankerConfig(Section):
             raise ValueError(
                 f"exclude_per_turn and stop_at are for kind = 'iterative', not '{self.kind}': leave them out"
             )
+        if self.thoughts and self.kind not in ("iterative", "first_step"):
+            raise ValueError(
+                f"thoughts are of exclusions, for kind = 'iterative' or 'first_step', not '{self.kind}': leave them out"
+            )
+        if self.thoughts_shown != 1 and not self.thoughts:
+            raise ValueError("thoughts_shown is how many thoughts of a bank are shown: give thoughts too")
         if self.kind == "direct" and self.constrained:
             raise ValueError("constrained answers name one candidate, and kind = 'direct' names all: leave it out")
         try:
@@ -127,11 +138,16 @@ class RankerConfig(Section):
     def build(self, parameters: int | None) -> ScheduledRanker:
         """The ranker these settings describe. parameters: the model's size, for the answer form."""
         templates = PromptTemplates.load(Path(self.templates)) if self.templates else PromptTemplates.default()
-        return self._build(parameters, templates)
+        bank = ThoughtBank.read(Path(self.thoughts)) if self.thoughts else None
+        return self._build(parameters, templates, bank)
 
-    def _build(self, parameters: int | None, templates: PromptTemplates) -> ScheduledRanker:
+    def _build(
+        self, parameters: int | None, templates: PromptTemplates, bank: ThoughtBank | None = None
+    ) -> ScheduledRanker:
+        own: dict[str, object] = {}
         # To judge a candidate alone there are two words in any case.
-        own: dict[str, object] = {"constrained": self.constrained} if self.kind in ("iterative", "first_step") else {}
+        if self.kind in ("iterative", "first_step"):
+            own = {"constrained": self.constrained, "thoughts": bank, "thoughts_shown": self.thoughts_shown}
         if self.kind == "iterative":
             own |= {"exclude_per_turn": self.exclude_per_turn, "stop_at": self.stop_at}
         ranker = make_ranker(
@@ -249,6 +265,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"ranker.{changed[0]} is a way to rank, not to train: leave it out here, and give it when you rank "
                 "with the trained model"
+            )
+        if self.ranker.thoughts:
+            raise ValueError(
+                "ranker.thoughts is a way to rank, not to train: leave it out here, and give it when you rank with "
+                "the trained model"
             )
         if self.ranker.constrained and self.train.algorithm != "all_actions":
             raise ValueError(

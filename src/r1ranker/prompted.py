@@ -13,7 +13,8 @@ from typing import Protocol
 
 from r1ranker.answers import QUOTE_WORDS, AnswerForm, answer_labels, default_answer_form
 from r1ranker.errors import InputError
-from r1ranker.prompts import Layout, PromptTemplates, build_prompt
+from r1ranker.prompts import THOUGHT_TOKENS, Layout, PromptTemplates, build_prompt
+from r1ranker.thoughts import ThoughtBank
 from r1ranker.types import Completion, RankingExample, Request, Trace
 
 INSTRUCTIONS = 256
@@ -101,6 +102,23 @@ class PromptedRanker:
         labels = answer_labels(example, self.form(example), self.quote_words)
         return dict(zip(example.ids, labels, strict=True))
 
+
+@dataclass(frozen=True)
+class ExclusionRanker(PromptedRanker):
+    """What the rankers share that ask which candidate is to be excluded.
+
+    thoughts: a bank of which the `thoughts_shown` nearest to an example's context stand in its prompts, at their
+        beginning and the same in every turn.
+    """
+
+    thoughts: ThoughtBank | None = None
+    thoughts_shown: int = 1
+
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
+        """The thoughts that are shown take room too."""
+        room = self.thoughts_shown * THOUGHT_TOKENS if self.thoughts else 0
+        return super().text_budget(context_tokens, max_tokens) - room
+
     def _exclusion(
         self,
         example: RankingExample,
@@ -124,6 +142,7 @@ class PromptedRanker:
             layout=self.layout,
             count=count if self.thinking else 1,
             excluded=excluded,
+            thoughts=self.thoughts.nearest(example, self.thoughts_shown) if self.thoughts else (),
         )
         choices = () if self.thinking else tuple(labels[i] for i in remaining)
         return Request(prompt, choices, session=example.id, scored=bool(choices) and count > 1)

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from r1ranker.answers import AnswerForm, item_type, one_line
 from r1ranker.errors import ConfigError
-from r1ranker.types import Prompt, RankingExample
+from r1ranker.fit import shorten
+from r1ranker.types import Prompt, RankingExample, Thought
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,6 +30,10 @@ Layout = Literal["rebuild", "append"]
 the turn names what is already excluded, so the long prefix is the same in every turn."""
 
 THINK, ANSWER = "<think>", "<answer>"
+CONTEXT_BYTES, EXCLUDED_BYTES, THOUGHT_BYTES = 300, 100, 600
+"""What is shown of another case: of its context, of what was excluded, and of the thought."""
+THOUGHT_TOKENS = 512
+"""Tokens kept free for a thought that is shown: two bytes a token, which is little in any script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ def build_prompt(
     layout: Layout = "rebuild",
     count: int = 1,
     excluded: Sequence[str] | None = None,
+    thoughts: Sequence[Thought] = (),
 ) -> Prompt:
     """The prompt of one turn.
 
@@ -115,6 +121,7 @@ def build_prompt(
     count: how many are to be named in an iterative turn.
     excluded: the other ids in the order in which they were excluded, so that with `append` a prompt only grows
         from turn to turn; None lists them in the example's order (a training state is a set and has no other).
+    thoughts: of other cases, shown first of all; with none the prompt says nothing of them.
     """
     item = item_type(example)
     left = set(remaining)
@@ -137,6 +144,8 @@ def build_prompt(
         question=question,
         how=how,
     )
+    if thoughts:
+        user = f"{_shown(templates, item, thoughts)}\n\n{user}"
     system = templates.text("system", "thinking" if thinking else "no_thinking", item=item)
     return Prompt(system=system, user=user, prefill=THINK if thinking else ANSWER)
 
@@ -156,6 +165,32 @@ def build_judgement(templates: PromptTemplates, example: RankingExample, candida
         how=templates.text("answer", "pointwise", item=item, yes=yes, no=no),
     )
     return Prompt(system=templates.text("system", "no_thinking", item=item), user=user, prefill=ANSWER)
+
+
+def _shown(templates: PromptTemplates, item: str, thoughts: Sequence[Thought]) -> str:
+    """Thoughts of other cases, the nearest one last: beside the case they are to help with."""
+    cases = [
+        templates.text(
+            "turn",
+            "thought",
+            item=item,
+            context=_brief(thought.context, CONTEXT_BYTES),
+            excluded=_brief(thought.excluded, EXCLUDED_BYTES),
+            thought=_brief(thought.thought, THOUGHT_BYTES),
+        )
+        for thought in reversed(thoughts)
+    ]
+    return templates.text("turn", "thoughts", item=item, thoughts="\n\n".join(cases))
+
+
+def _brief(text: str, most: int) -> str:
+    """The text on one line, cut at a word's end where it takes more than `most` bytes."""
+    line = one_line(text)
+    return line if _bytes(line) <= most else shorten(line, most, _bytes)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8"))
 
 
 def _context(templates: PromptTemplates, example: RankingExample) -> str:

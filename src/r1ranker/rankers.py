@@ -12,6 +12,7 @@ from r1ranker.pointwise import Pointwise
 from r1ranker.prompted import (
     LABEL_TOKENS,
     SCORES_ONLY,
+    ExclusionRanker,
     OutOfBudget,
     PromptedRanker,
     Ranking,
@@ -26,7 +27,7 @@ RankerKind = Literal["iterative", "direct", "first_step", "pointwise"]
 
 
 @dataclass(frozen=True)
-class IRanker(PromptedRanker):
+class IRanker(ExclusionRanker):
     """Excludes the least likely candidate again and again: n - 1 turns for n candidates.
 
     Without thinking a turn's request carries the labels as choices, and the LLM scores them all. An
@@ -191,7 +192,7 @@ class DRanker(PromptedRanker):
 
 
 @dataclass(frozen=True)
-class FirstStep(PromptedRanker):
+class FirstStep(ExclusionRanker):
     """An IRanker's first turn without thinking, and no more: one pass scores all candidates.
 
     The likelier a candidate is to be excluded, the lower it ranks; equal scores keep the listed order. With

@@ -248,3 +248,21 @@ class Trace:
             completion_tokens=sum(t.completion.completion_tokens for t in self.turns),
             cached_tokens=sum(t.completion.cached_tokens for t in self.turns),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What a model reasoned before it rightly excluded a candidate.
+
+    example_id: the example it ranked. context: that example's query or history, as a text.
+    excluded: what was excluded, by its name or its text. reward: what the reply earned.
+    model: who reasoned.
+    """
+
+    example_id: str
+    scenario: Scenario
+    context: str
+    thought: str
+    excluded: str
+    reward: float
+    model: str

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from benchruns import Lists, bench_of
+from benchruns import SCORING, Lists, bench_of, row
 from r1ranker.baselines import BASELINES
 from r1ranker.benchmark import contenders as module
 from r1ranker.benchmark.contenders import BaselineRow, contenders
 from r1ranker.benchmark.fingerprints import code_fingerprint, digest, model_fingerprint
 from r1ranker.datasets import Dataset, load_dataset
-from r1ranker.errors import AssetError, ConfigError
+from r1ranker.errors import AssetError, ConfigError, InputError
+from r1ranker.thoughts import ThoughtBank
+from r1ranker.types import Thought
 
 ANY = Path("lists.jsonl")
 
@@ -133,6 +135,27 @@ def test_an_adapter_is_told_by_its_base_too(tmp_path: Path, model: Path) -> None
     (model / "config.json").write_text("{}", encoding="utf-8")
     assert fingerprint(text) != first
     assert len(fingerprint("{")) == len(fingerprint("{}")) == 64  # loading it says what is wrong
+
+
+def test_a_row_is_told_by_what_its_bank_of_thoughts_holds(lists: Lists, tiny_folder: Path, tmp_path: Path) -> None:
+    data = load_dataset(str(lists(2)))
+
+    def identity(name: str, *thoughts: str, **ranker: Any) -> dict[str, Any]:
+        path = tmp_path / name
+        ThoughtBank(tuple(Thought("e", "passage", "question", t, "x", 1.0, "m") for t in thoughts)).save(path)
+        (made,) = contenders(
+            bench_of(ANY, rows=[row(tiny_folder, ranker={**SCORING, "thoughts": str(path), **ranker})])
+        )
+        return made.identity(data)
+
+    (without,) = contenders(bench_of(ANY, rows=[row(tiny_folder)]))
+    first = identity("a.jsonl", "one")
+    assert first != without.identity(data)
+    assert identity("a.jsonl", "two") != first
+    assert identity("b.jsonl", "one") == first
+    assert identity("a.jsonl", "one", thoughts_shown=2) != first
+    with pytest.raises(InputError, match=r"none\.jsonl does not exist"):
+        contenders(bench_of(ANY, rows=[row(tiny_folder, ranker={**SCORING, "thoughts": str(tmp_path / "none.jsonl")})]))
 
 
 def test_code_is_told_by_every_file() -> None:

@@ -21,7 +21,7 @@ from r1ranker.errors import InputError
 
 Invoke = Callable[..., Result]
 COMMANDS = (
-    (), ("demo",), ("rank",), ("train",), ("evaluate",), ("doctor",),
+    (), ("demo",), ("rank",), ("train",), ("evaluate",), ("ability",), ("doctor",),
     ("data", "list"), ("data", "show"), ("data", "build"), ("model", "list"), ("model", "fetch"), ("model", "export"),
     ("model", "pack"),
 )  # fmt: skip

@@ -32,7 +32,7 @@ _NAMES_A_MODEL = ("cross-encoder",)  # baselines that "all" leaves out, since th
 _SEEDED = ("bpr", "sasrec")
 _CORE = (
     *("answers.py", "fit.py", "parsing.py", "pointwise.py", "prompted.py", "prompts.py", "rankers.py", "rollout.py"),
-    *("schedules.py", "templates/default.toml"),
+    *("schedules.py", "templates/default.toml", "thoughts.py"),
 )
 _SERVER = ("llm/openai.py",)
 _GGUF = ("llm/chat.py", "llm/choices.py", "llm/llamacpp.py", "llm/llamaserver.py")
@@ -85,7 +85,7 @@ class ModelRow:
         self._bench = bench
         self._place, trained = locate(row.model)
         self.asked: RankerConfig = with_settings(trained or UNTRAINED, row.ranker)
-        self._ranker = self.asked.build(None)  # templates that cannot be read are told before anything long begins
+        self._ranker = self.asked.build(None)  # files that cannot be read are told before anything long begins
         self.name = row.name or f"{short_name(row.model)} {self.asked.kind}"
         self._loaded: Reranker | None = None
 
@@ -96,11 +96,11 @@ class ModelRow:
         return self._bench.seeds if self.config.temperature else self._bench.seeds[:1]
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002 - a model is the same for all
-        templates = self.asked.templates
+        files = {"templates": self.asked.templates, "thoughts": self.asked.thoughts}
         return {
             **self._backend(),
-            "ranker": self.asked.model_dump(mode="json", exclude={"templates"}),
-            "templates": sha256(Path(templates)) if templates else "",
+            "ranker": self.asked.model_dump(mode="json", exclude=set(files)),
+            **{name: sha256(Path(path)) if path else "" for name, path in files.items()},
             "temperature": self.config.temperature,
         }
 

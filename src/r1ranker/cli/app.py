@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import r1ranker
-from r1ranker.cli import bench, data, doctor, evaluate, models, options, rank, train
+from r1ranker.cli import ability, bench, data, doctor, evaluate, models, options, rank, thoughts, train
 from r1ranker.cli.console import quiet
 from r1ranker.cli.errors import GuardedGroup
 
@@ -74,8 +74,10 @@ app.command(epilog=rank.EPILOG)(rank.rank)
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=bench.EPILOG)(bench.bench)
+app.command(epilog=ability.EPILOG)(ability.ability)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="model")
+app.add_typer(thoughts.app, name="thoughts")
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 
 

@@ -38,6 +38,7 @@ _EXTRAS = (
     ("openai", "openai", "OpenAI-compatible servers"),
     ("xllamacpp", "llamacpp", "GGUF models, by llama.cpp"),
     ("vllm", "vllm", "vLLM, on a GPU"),
+    ("lm_eval", "ability", "other abilities"),
 )
 
 

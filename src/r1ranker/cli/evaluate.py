@@ -39,6 +39,7 @@ def evaluate(
     tournament: options.Tournament = None,
     budget_calls: options.BudgetCalls = None,
     budget_tokens: options.BudgetTokens = None,
+    thoughts: options.Thoughts = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", "-n", min=1, help="Test examples, the first ones.", show_default="all"),
@@ -73,6 +74,7 @@ def evaluate(
         tournament=tournament,
         budget_calls=budget_calls,
         budget_tokens=budget_tokens,
+        thoughts=thoughts,
     )
     data = options.load_data(dataset, source, options.key_values(option or []))
 

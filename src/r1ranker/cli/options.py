@@ -100,6 +100,10 @@ BudgetTokens = Annotated[
     int | None,
     typer.Option("--budget-tokens", min=1, help="Tokens a list at most, read and written."),
 ]
+Thoughts = Annotated[
+    str | None,
+    typer.Option("--thoughts", metavar="FILE", help="Show the nearest thought of a bank (r1ranker thoughts record)."),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 Source = Annotated[
     Path | None,
