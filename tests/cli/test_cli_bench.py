@@ -41,7 +41,7 @@ def test_the_list_says_what_each_benchmark_is(cli: Invoke) -> None:
     result = cli("bench", "--list")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["baselines", "smollm2"]
+    assert [line.split()[0] for line in lines] == ["baselines", "iranker", "smollm2"]
     assert all(len(line.split()) > 5 for line in lines)
 
 
