@@ -111,3 +111,20 @@ def test_the_demo_in_small_stopped_and_gone_on_with(tmp_path: Path, capsys: pyte
     assert _open(tmp_path, again["facts"]["key"]) == {}
     assert not path.exists()
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_ranker_that_ships_is_another_than_its_base() -> None:
+    """It loads by its name without peft, ranks everything, and scores otherwise than the model it was trained from."""
+    documents = [
+        "Paris is the capital of France.",
+        "Bananas grow in the tropics, mostly on large farms.",
+        "The Seine flows through the north of France.",
+    ]
+    asked = {"kind": "first_step", "thinking": False, "answer_form": "quote"}
+    scores = []
+    for name in ("iranker-135m", MODEL):
+        result = Reranker.load(name, dtype="float32", device="cpu", **asked).rank("capital of France?", documents)
+        assert sorted(document.index for document in result) == [0, 1, 2]
+        [turn] = result.trace.turns
+        scores.append(torch.tensor(turn.completion.choice_logprobs))
+    assert (scores[0] - scores[1]).abs().max() > 0.1
