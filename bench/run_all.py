@@ -85,7 +85,7 @@ def table(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def render(records: Sequence[Mapping[str, Any]]) -> str:
     """RESULTS.md: a table of comparisons, then those measurements that are tables themselves."""
-    lines = ["# Measured", "", "Written by `make bench` from `results.jsonl`; each row is one script's line.", ""]
+    lines = ["# Measured", "", "Written by `bench/run_all.py` from `results.jsonl`; each row is one script's line.", ""]
     lines += ["Seconds are medians of pairs timed in turn; the ratio is theirs to ours.", ""]
     compared = [r for r in records if "rows" not in r["line"]]
     rows = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from wholeruns import assert_same, untimed, weights
 
 from r1ranker.checkpoint import complete_checkpoints, load_checkpoint
 from r1ranker.config import RunConfig
@@ -21,7 +21,6 @@ from r1ranker.types import RankingExample
 
 MakePolicy = Callable[..., Policy]
 Recipe = Callable[..., RunConfig]
-TIMES = {"seconds", "tokens_per_second"}
 
 ALL_ACTIONS: dict[str, Any] = {"algorithm": "all_actions", "kl_coef": 0.05, "warmup_steps": 4, "weight_decay": 0.01}
 PPO: dict[str, Any] = {
@@ -62,23 +61,6 @@ def make_trainer(make_policy: MakePolicy, recipe: Recipe, examples: list[Ranking
         return Trainer(config, make_policy(**model), examples, folder, on_step=on_step)
 
     return make
-
-
-def weights(trainer: Trainer) -> dict[str, Tensor]:
-    out = {n: p.detach().clone() for n, p in trainer.policy.model.named_parameters()}
-    if trainer.training.critic is not None:
-        out |= {f"critic.{n}": p.detach().clone() for n, p in trainer.training.critic.named_parameters()}
-    return out
-
-
-def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=0, msg=name)
-
-
-def untimed(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
 # What a run leaves behind

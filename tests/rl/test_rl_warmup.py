@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from wholeruns import assert_same, untimed, weights
 
 from r1ranker.checkpoint import complete_checkpoints, load_checkpoint
 from r1ranker.config import RunConfig, load_config, parse_config
@@ -28,7 +29,6 @@ from r1ranker.types import Completion, RankingExample, Request, Sampling
 MakePolicy = Callable[..., Policy]
 Recipe = Callable[..., RunConfig]
 Example = Callable[..., RankingExample]
-TIMES = {"seconds", "tokens_per_second"}
 GRPO: dict[str, Any] = {"algorithm": "grpo", "thinking": True, "kl_coef": 0.05}
 PPO: dict[str, Any] = {"algorithm": "ppo", "thinking": True, "kl_coef": 0.0, "critic": "separate"}
 LORA: dict[str, Any] = GRPO | {"kl_coef": 0.0, "model": {"lora_rank": 2, "frozen_layers": 1}}
@@ -277,23 +277,6 @@ def make_trainer(
         return Trainer(config, make_policy(**model), examples, folder, show=show)
 
     return make
-
-
-def weights(trainer: Trainer) -> dict[str, Tensor]:
-    out = {n: p.detach().clone() for n, p in trainer.policy.model.named_parameters()}
-    if trainer.training.critic is not None:
-        out |= {f"critic.{n}": p.detach().clone() for n, p in trainer.training.critic.named_parameters()}
-    return out
-
-
-def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=0, msg=name)
-
-
-def untimed(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
 def assert_same_rows(a: list[dict[str, float]], b: list[dict[str, float]]) -> None:
