@@ -18,6 +18,7 @@ from r1ranker.llm.chat import ChatEncoder
 from r1ranker.llm.constrained import OPENING, THOUGHT_END, Grammar, Guide, Spills, held_choices, token_tree
 from r1ranker.llm.groups import Group, alike, batches
 from r1ranker.llm.kv import GrowingCache, PrefixStore, preload
+from r1ranker.llm.linear import forget_packed, use_onednn, weights_stay
 from r1ranker.llm.packing import (
     PAD_BRANCH,
     Pack,
@@ -57,6 +58,7 @@ class TransformersLLM:
         autocast: bool = False,
     ) -> None:
         share_keys(model)
+        use_onednn(model)
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
@@ -86,8 +88,9 @@ class TransformersLLM:
         return next(self.model.parameters()).device
 
     def weights_changed(self) -> None:
-        """Drop every kept prefix: it was computed with other weights."""
+        """Drop every kept prefix, and what was laid out of the weights: they are others now."""
         self.prefixes.clear()
+        forget_packed(self.model)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a user's text."""
@@ -122,7 +125,7 @@ class TransformersLLM:
         self.model.eval()
         self.prefixes.next_call()
         out: dict[int, Completion] = {}
-        with self._compute():
+        with self._compute(), weights_stay():
             for batch in [*self._batches(scored, sampling), *self._batches(held, sampling)]:
                 out.update(self._score(batch, sampling, generator))
             self._catch_up(written)
