@@ -26,6 +26,7 @@ from r1ranker.files import write_atomic
 HERE = Path(__file__).parent
 RUNS: tuple[tuple[str, ...], ...] = (
     ("imports.py",),
+    ("products.py",),
     ("trl_update.py",),
     ("trl_step.py",),
     ("roofline.py",),

@@ -113,7 +113,7 @@ class TransformersLLM:
         end = self.chat.encode_text(request.stop) or tuple(sorted(self._stops))[:1]
         return [self.chat.encode_text(answer) + end for answer in request.answers]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `LLM.complete`. Raises InputError for a prompt that is longer than the model's context."""
         begin = time.perf_counter()
