@@ -27,7 +27,7 @@ def test_the_nine_names_have_the_papers_settings() -> None:
         *("router-performance", "router-balance", "router-cost"),
         *("passage-5", "passage-7", "passage-9"),
     ]
-    assert list(DATASETS)[9:] == ["ranking-bench", "trec"]
+    assert list(DATASETS)[9:] == ["ranking-bench", "trec", "passage-docs"]
     assert {k: v for k, v in DATASETS["rec-movie"].defaults.items() if k != "item_type"} == {
         "history": 20,
         "candidates": 20,

@@ -2,6 +2,7 @@
 
 from r1ranker.datasets.base import Dataset, split_groups
 from r1ranker.datasets.catalogue import DATASETS, DatasetInfo
+from r1ranker.datasets.documents import build_documents
 from r1ranker.datasets.jsonl import (
     BadLine,
     example_from_dict,
@@ -22,6 +23,7 @@ __all__ = [
     "BadLine",
     "Dataset",
     "DatasetInfo",
+    "build_documents",
     "build_passage",
     "build_ranking_bench",
     "build_recommendation",

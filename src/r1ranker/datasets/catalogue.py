@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from r1ranker.datasets.base import Dataset
+from r1ranker.datasets.documents import build_documents
 from r1ranker.datasets.passage import build_passage
 from r1ranker.datasets.ranking_bench import build_ranking_bench, fetch_ranking_bench
 from r1ranker.datasets.recommendation import build_recommendation
@@ -215,6 +216,16 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
                 find=lambda source: {"folder": source},
                 build=build_trec,
                 fetch=dict,  # the options name the files
+            ),
+            DatasetInfo(
+                name="passage-docs",
+                scenario="passage",
+                description="your own documents: which paragraph stands under this heading?",
+                source="any folder of Markdown, reStructuredText or plain text",
+                licence="that of your documents",
+                needs="documents (.md, .markdown, .rst, .txt), in subfolders too",
+                find=lambda source: {"folder": source},
+                build=build_documents,
             ),
         )
     }
