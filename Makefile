@@ -1,6 +1,7 @@
 # make demo   the main job: fetch a model and data, evaluate, train, evaluate again, explain
 # make test   all tests        make lint   style, types and the import contract
 # make bench  every script in bench/, results in bench/RESULTS.md (the peers' part needs make bench-setup first)
+# make results  docs/experiments.md from the JSON of experiments/run.py
 # Each sets up .venv by itself. PYTHON=python3.12 make setup  picks the interpreter (3.10 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUNS := .venv/.runs
 READY := .venv/.ready
 
-.PHONY: demo test test-fast lint bench bench-setup setup clean
+.PHONY: demo test test-fast lint bench bench-setup results setup clean
 
 demo: $(RUNS)
 	$(BIN)/r1ranker demo --out runs/demo
@@ -27,6 +28,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python bench/run_all.py
+
+results: $(RUNS)
+	$(BIN)/python experiments/page.py
 
 # TRL in an environment of its own, with the same torch: the package itself never needs it.
 bench-setup: .bench-venv/.ready

@@ -1,0 +1,205 @@
+"""Runs a plan's benchmark with what is at hand, and keeps what the page needs as one small JSON file."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from plan import BANK, HERE, RUN, Plan
+from r1ranker.benchmark.config import BenchConfig, RowConfig
+from r1ranker.benchmark.report import SHOWN, BenchReport
+from r1ranker.benchmark.run import Watch, load_datasets, run_bench
+from r1ranker.cli.facts import machine, versions
+from r1ranker.datasets import Dataset
+from r1ranker.errors import AssetError, InputError
+from r1ranker.evaluation.harness import RANDOM
+from r1ranker.reranker import locate
+from r1ranker.types import Scenario
+from training import bank_file, model_of
+
+_ABSOLUTE = re.compile(r"(?<![\w.:/~-])/(?:[^\s/'\",;:]+/)*([^\s/'\",;:]+)/?")
+
+
+@dataclass
+class AtHand:
+    """What of a plan can be run now.
+
+    rows: the benchmark's name of a row -> the plan's, and the training's seed (None: no training is part of it).
+    missing: sentences that say what cannot.
+    """
+
+    bench: BenchConfig
+    datasets: list[Dataset]
+    rows: dict[str, tuple[str, int | None]]
+    missing: list[str] = field(default_factory=list)
+
+
+def data_at_hand(plan: Plan, sources: Mapping[str, str], limit: int | None) -> AtHand:
+    """The plan's benchmark on those of its data sets that can be built; its rows are still the plan's."""
+    bench = plan.bench
+    data = bench.data.model_copy(update={"sources": {**bench.data.sources, **sources}})
+    found: list[Dataset] = []
+    missing = []
+    for name in bench.data.names:
+        try:
+            found += load_datasets(bench.model_copy(update={"data": data.model_copy(update=_only(name))}))
+        except (AssetError, InputError) as error:
+            missing.append(f"{name}: {error}")
+    names = tuple(dataset.name for dataset in found)
+    variants = {name: variant for name, variant in data.variants.items() if variant.of in names}
+    changed: dict[str, Any] = {
+        "name": plan.name,
+        "base": RANDOM,  # the page compares, after the mean over seeds
+        "data": data.model_copy(update={"names": names, "variants": variants}),
+        **({} if limit is None else {"limit": limit}),
+    }
+    return AtHand(bench.model_copy(update=changed), found, {}, missing)
+
+
+def _only(name: str) -> dict[str, Any]:
+    return {"names": (name,), "variants": {}}
+
+
+def resolve_rows(plan: Plan, hand: AtHand, out: Path) -> None:
+    """Put the rows that can be run in place of the plan's: one for each seed where a training is part of it."""
+    rows: list[RowConfig] = []
+    for row in plan.bench.rows:
+        name = row.name or ""
+        needed = plan.needs(row)
+        if not needed:
+            if problem := _cannot_be_had(row):
+                hand.missing.append(f"{name}: {problem}")
+                continue
+            rows.append(row)
+            continue
+        lacking = []
+        for seed in needed[0].seeds:
+            if all(model_of(out, training.name, seed) for training in needed):
+                rows.append(_with_seed(row, seed, out))
+                hand.rows[rows[-1].name or ""] = (name, seed)
+            else:
+                lacking.append(seed)
+        if lacking:
+            hand.missing.append(f"{name}: of seed{'s' * (len(lacking) > 1)} {', '.join(map(str, lacking))}")
+    hand.bench = hand.bench.model_copy(update={"rows": tuple(rows)})
+
+
+def _with_seed(row: RowConfig, seed: int, out: Path) -> RowConfig:
+    changed: dict[str, Any] = {"name": f"{row.name} (seed {seed})"}
+    if row.model and row.model.startswith(RUN):
+        changed["model"] = str(model_of(out, row.model.removeprefix(RUN), seed))
+    thoughts = str(row.ranker.get("thoughts", ""))
+    if thoughts.startswith(BANK):
+        changed["ranker"] = {**row.ranker, "thoughts": str(bank_file(out, thoughts.removeprefix(BANK), seed))}
+    return row.model_copy(update=changed)
+
+
+def _cannot_be_had(row: RowConfig) -> str:
+    try:
+        if row.model is not None:
+            locate(row.model)
+    except AssetError as error:
+        return str(error)
+    return ""
+
+
+def run(hand: AtHand, out: Path, watch: Watch) -> BenchReport:
+    """The benchmark; all plans share its cache, so that what two of them ask is asked once."""
+    return run_bench(hand.bench, out / "bench", watch)
+
+
+def results_of(
+    plan: Plan, hand: AtHand, report: BenchReport, trainings: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the page needs, as JSON values without absolute paths. Values per query are rounded to four digits.
+
+    tokens: those that a model computed for the cell, in all of its runs; what it reused does not count.
+    """
+    cells = []
+    for cell in report.cells:
+        row, seed = hand.rows.get(cell.name, (cell.name, None))
+        cells.append(
+            {
+                "row": row,
+                "dataset": cell.dataset,
+                "seed": seed,
+                "values": {m: [round(value, 4) for value in cell.per_query[m]] for m in SHOWN},
+                "run_means": [round(mean, 4) for mean in cell.run_means],
+                "tokens": cell.prompt_tokens - cell.cached_tokens + cell.completion_tokens,
+            }
+        )
+    scenarios: dict[str, Scenario] = {d.name: d.test[0].scenario for d in hand.datasets}
+    data = {name: {"scenario": scenarios.get(name, ""), **told} for name, told in report.facts["data"].items()}
+    results = {
+        "name": plan.name,
+        "title": plan.title,
+        "question": plan.question,
+        "rows": {row: plan.base_of(row) for row in plan.rows},
+        "datasets": list(report.datasets),
+        "data": data,
+        "missing": [*hand.missing, *report.facts.get("notes", ())],
+        "quoted": plan.bench.quoted,
+        "trainings": list(trainings),
+        **facts,
+        "cells": cells,
+    }
+    plain: dict[str, Any] = without_absolute_paths(results)
+    return plain
+
+
+def as_text(results: Mapping[str, Any]) -> str:
+    """Results as JSON: a line for each key, and for each cell and training."""
+    lines = []
+    for key, value in results.items():
+        if key in ("cells", "trainings") and value:
+            inner = ",\n".join(json.dumps(entry, ensure_ascii=False, separators=(",", ":")) for entry in value)
+            lines.append(f"{json.dumps(key)}: [\n{inner}\n]")
+        else:
+            lines.append(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def provenance(arguments: Sequence[str]) -> dict[str, Any]:
+    """How something came about: the command, the commit, the day, the machine and the versions."""
+    facts = {
+        "command": f"python experiments/run.py {shlex.join(arguments)}",
+        "commit": commit(),
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    plain: dict[str, Any] = without_absolute_paths(facts)
+    return plain
+
+
+def commit() -> str:
+    """The commit of the code that runs, and whether code or plans were changed since; "unknown" without git."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD").strip()
+        changed = _git("status", "--porcelain", "--", "src", "experiments").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{head} with changes" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(HERE.parent), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def without_absolute_paths(value: Any) -> Any:
+    """A JSON value with the last part in place of every absolute path in a text: it tells nothing of the machine."""
+    if isinstance(value, str):
+        return _ABSOLUTE.sub(r"\1", value)
+    if isinstance(value, Mapping):
+        return {key: without_absolute_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_absolute_paths(inner) for inner in value]
+    return value

@@ -1,0 +1,157 @@
+"""Run an experiment: train what is missing, then the benchmark, then write what the page needs.
+
+    python experiments/run.py main --source "rec-music=data/cds" --source "router-*=data/nq"
+    python experiments/run.py ablations --only grpo --seeds 0 --limit 20      # a part of it
+
+Run the same command again after a stop: trainings and the benchmark go on where they were. What is missing, such as a
+seed that was not trained or a data set without its files, is told in the JSON and on the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from plan import Plan, Training, find_plan, load_plan
+from r1ranker.cli.bench import Watching
+from r1ranker.cli.console import loading, quiet, say
+from r1ranker.cli.errors import INTERRUPTED, complain
+from r1ranker.config import RunConfig
+from r1ranker.errors import AssetError, ConfigError, InputError, R1RankerError
+from r1ranker.files import write_atomic
+from results import AtHand, as_text, data_at_hand, provenance, resolve_rows, results_of, run
+from training import about, check_held_out, check_settings, config_of, folder_of, model_of, progress, record_bank, train
+
+OUT = Path("runs/experiments")
+RESULTS = Path("docs/results/experiments")
+Planned = tuple[Training, RunConfig]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 1 for an error, which is told in one line."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    args = _parser().parse_args(arguments)
+    quiet()
+    try:
+        experiment(args, arguments)
+    except KeyboardInterrupt:
+        complain(f"stopped: what is finished is kept in {args.out}; run the same command again to go on")
+        return INTERRUPTED
+    except R1RankerError as error:
+        complain(f"error: {error}")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plan", help="a plan's name, or its file")
+    parser.add_argument("--only", action="append", metavar="TRAINING", help="train this one alone; repeat it for more")
+    parser.add_argument("--seeds", type=int, nargs="+", help="train with these seeds of the plan's alone")
+    parser.add_argument("--limit", type=int, help="test queries of each data set, in place of the plan's")
+    parser.add_argument("--source", action="append", default=[], metavar="NAME=DIR", help="a data set's raw files")
+    parser.add_argument("--out", type=Path, default=OUT, help="the folder of trainings and caches")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the JSON file")
+    return parser
+
+
+def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """All of it. Raises R1RankerError for what cannot be run."""
+    path = find_plan(args.plan)
+    plan = load_plan(path)
+    _check_choice("--only", args.only or [], [t.name for t in plan.trainings])
+    _check_choice("--seeds", args.seeds or [], sorted({seed for t in plan.trainings for seed in t.seeds}))
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit {args.limit}: give at least one query, or leave it out")
+    sources = _sources(args.source)
+    facts = provenance(arguments)
+    configs = [(t, config_of(t, seed, path.parent, sources)) for t in plan.trainings for seed in t.seeds]
+    _check_sources(sources, {*plan.bench.data.names, *(name for _, config in configs for name in config.data.names)})
+    for training, config in configs:
+        check_settings(config, folder_of(args.out, training.name, config.seed))
+    with loading():
+        hand = data_at_hand(plan, sources, args.limit)
+    if not hand.datasets:
+        raise ConfigError(f"none of the plan's data sets is at hand ({'; '.join(hand.missing)})")
+    wanted = [
+        (training, config)
+        for training, config in configs
+        if (not args.only or training.name in args.only) and (not args.seeds or config.seed in args.seeds)
+    ]
+    _check_held_out(configs, wanted, hand, args.out)
+    for training, config in wanted:
+        train(config, folder_of(args.out, training.name, config.seed), facts)
+    for bank in plan.banks:
+        for training, config in configs:
+            if training.name == bank.training and (model := model_of(args.out, training.name, config.seed)):
+                record_bank(plan, bank, model, config.seed, args.out, sources)
+    trainings = []
+    for training, config in configs:
+        folder = folder_of(args.out, training.name, config.seed)
+        if model_of(args.out, training.name, config.seed):
+            trainings.append(about(training, config, folder))
+        else:
+            hand.missing.append(f"training {training.name}, seed {config.seed}: {progress(config, folder)}")
+    resolve_rows(plan, hand, args.out)
+    _benchmark(plan, hand, args, trainings, facts)
+
+
+def _check_held_out(configs: Sequence[Planned], wanted: Sequence[Planned], hand: AtHand, out: Path) -> None:
+    """Whether a training of this run, made or to be made, learns from test lists. Seeds have the same data."""
+    checked: set[str] = set()
+    for training, config in configs:
+        finished = model_of(out, training.name, config.seed) is not None
+        if (data := config.data.model_dump_json()) in checked or not (finished or (training, config) in wanted):
+            continue
+        checked.add(data)
+        try:
+            check_held_out(config, hand.datasets)
+        except (AssetError, InputError) as error:
+            if not finished:
+                raise
+            hand.missing.append(f"training {training.name}: not compared with the test lists, {error}")
+
+
+def _benchmark(
+    plan: Plan, hand: AtHand, args: argparse.Namespace, trainings: list[dict[str, object]], facts: dict[str, object]
+) -> None:
+    watch = Watching()
+    with loading():
+        try:
+            report = run(hand, args.out, watch)
+        finally:
+            watch.stop()
+    file = args.results / f"{plan.name}.json"
+    write_atomic(file, as_text(results_of(plan, hand, report, trainings, facts)))
+    for text in hand.missing:
+        say(f"missing: {text}")
+    print(file)
+
+
+def _sources(items: Sequence[str]) -> dict[str, str]:
+    sources = {}
+    for item in items:
+        name, equals, place = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--source {item}: write it as name=path, such as rec-music=data/cds")
+        sources[name] = place
+    return sources
+
+
+def _check_sources(sources: Mapping[str, str], names: Collection[str]) -> None:
+    for pattern in sources:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(f"--source {pattern}: the plan has no such data set, it has {', '.join(sorted(names))}")
+
+
+def _check_choice(option: str, given: Sequence[object], known: Sequence[object]) -> None:
+    for value in given:
+        if value not in known:
+            raise ConfigError(f"{option} {value}: the plan has {', '.join(map(str, known)) or 'none'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""A plan's trainings and banks of thoughts: made where they are missing, and what is told of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from math import ceil, isfinite
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from plan import Bank, Plan, Training
+from r1ranker.checkpoint import check_same_run
+from r1ranker.cli.console import loading, say
+from r1ranker.cli.recipes import find_recipe
+from r1ranker.cli.runs import load_datasets, mix, run_checkpoints, train_run
+from r1ranker.config import RunConfig, load_config
+from r1ranker.datasets import Dataset
+from r1ranker.datasets.base import normalise
+from r1ranker.errors import CheckpointError, ConfigError
+from r1ranker.files import write_atomic
+from r1ranker.rl.metrics import read_metrics
+from r1ranker.rl.warmup import WARMUP
+
+POINTS = 60
+"""Of a reward curve at most."""
+DONE = "training.json"
+"""Written when a training is finished: how it came about. The model is there by then."""
+_FREE = ("evaluation", "model.device", "data.sources", "train.checkpoint_every", "train.keep_checkpoints")
+"""Settings that decide nothing about the model."""
+
+
+def folder_of(out: Path, training: str, seed: int) -> Path:
+    """The run's folder."""
+    return out / "trainings" / training / f"seed-{seed}"
+
+
+def model_of(out: Path, training: str, seed: int) -> Path | None:
+    """The trained model's folder, if the training is finished."""
+    folder = folder_of(out, training, seed)
+    return folder / "model" if (folder / DONE).exists() else None
+
+
+def config_of(training: Training, seed: int, plan_folder: Path, sources: Mapping[str, str]) -> RunConfig:
+    """A training's resolved recipe. sources: data set or pattern -> the folder with its raw files."""
+    beside = plan_folder / training.recipe
+    path = beside if beside.is_file() else find_recipe(training.recipe)
+    sets = [*training.set, f"name={training.name}", f"seed={seed}"]
+    places = {name: place_of(name, sources) for name in load_config(path, sets).data.names}
+    given = [f"data.sources.{json.dumps(n)}={json.dumps(p)}" for n, p in places.items() if p is not None]
+    return load_config(path, [*sets, *given])
+
+
+def place_of(name: str, sources: Mapping[str, str]) -> str | None:
+    """A data set's source: that of the last name or pattern that matches."""
+    return next((place for pattern, place in reversed(list(sources.items())) if fnmatchcase(name, pattern)), None)
+
+
+def train(config: RunConfig, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Train what is missing: a finished training is left as it is, a stopped one goes on.
+
+    facts: kept beside the model (commit, machine, versions, command).
+    Raises ConfigError where the folder holds a training with other settings.
+    """
+    check_settings(config, folder)
+    if (folder / DONE).exists():
+        return
+    say(f"training {config.name}, seed {config.seed}")
+    train_run(config, folder, resume=bool(run_checkpoints(folder)))
+    write_atomic(folder / DONE, json.dumps(dict(facts), indent=1) + "\n")
+
+
+def check_settings(config: RunConfig, folder: Path) -> None:
+    """Raises ConfigError, naming the first setting, where a training in this folder has other settings."""
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    try:
+        # Read as a recipe, so that settings which came later have their defaults.
+        saved = RunConfig.model_validate_json(path.read_bytes()).model_dump(mode="json")
+        check_same_run(saved, config.model_dump(mode="json"), _FREE, folder)
+    except ValueError as error:
+        raise ConfigError(f"{path} is no recipe of this version: train with another --out") from error
+    except CheckpointError as error:
+        raise ConfigError(f"{error} (--out), or give the training another name") from error
+
+
+def progress(config: RunConfig, folder: Path) -> str:
+    """How far a training is that is not finished."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    return f"trained to step {len(rows)} of {config.train.steps}" if rows else "not trained"
+
+
+def about(training: Training, config: RunConfig, folder: Path) -> dict[str, Any]:
+    """What is told of a finished training. seconds, tokens: of all steps, with those of the warm-up."""
+    rows = read_metrics(folder / "metrics.jsonl")
+    every = [*read_metrics(folder / f"{WARMUP}.jsonl"), *rows]
+    return {
+        "name": training.name,
+        "seed": config.seed,
+        "recipe": training.recipe,
+        "set": list(training.set),
+        "data": list(config.data.names),
+        "steps": config.train.steps,
+        "seconds": round(sum(row.get("seconds", 0.0) for row in every)),
+        "tokens": round(sum(row.get("tokens", 0.0) for row in every)),
+        "curve": curve(rows, config.train.steps),
+        **json.loads((folder / DONE).read_text(encoding="utf-8")),
+    }
+
+
+def curve(rows: Sequence[Mapping[str, float]], steps: int) -> dict[str, list[float]]:
+    """The reward by step, as means over equally many steps each: POINTS of them at most, each at its last step."""
+    size = ceil(steps / POINTS)
+    parts: dict[int, list[float]] = {}
+    for row in rows:
+        if isfinite(reward := row.get("reward", float("nan"))):
+            parts.setdefault(min(ceil(row["step"] / size) * size, steps), []).append(reward)
+    return {"step": list(parts), "reward": [round(fmean(values), 4) for values in parts.values()]}
+
+
+def check_held_out(config: RunConfig, tests: Sequence[Dataset]) -> None:
+    """Raises InputError if the training learns from a list that is tested: its query, or its group in the same set."""
+    with loading():
+        datasets = load_datasets(config)
+    groups = {dataset.name: {e.group for e in dataset.train if e.group} for dataset in datasets}
+    queries = {normalise(e.query) for e in mix(datasets).train if e.query}
+    for test in tests:
+        known = groups.get(test.name, set())
+        if shared := sum(e.group in known or normalise(e.query) in queries for e in test.test):
+            raise ConfigError(
+                f"training '{config.name}' learns from {shared:,} of the {len(test.test):,} test lists of "
+                f"'{test.name}': give recipe and plan the same options of the split (test_users, test_fraction, seed)"
+            )
+
+
+def bank_file(out: Path, bank: str, seed: int) -> Path:
+    """A bank's file."""
+    return out / "banks" / bank / f"seed-{seed}.jsonl"
+
+
+def record_bank(plan: Plan, bank: Bank, model: Path, seed: int, out: Path, sources: Mapping[str, str]) -> None:
+    """Record a bank that is missing. Raises ConfigError where there is one with other settings."""
+    from r1ranker.cli.thoughts import record
+
+    data, file = plan.bench.data, bank_file(out, bank.name, seed)
+    options = {name: data.options_of(name) for name in bank.datasets}
+    told = json.dumps({**bank.model_dump(mode="json"), "options": options}, sort_keys=True)
+    settings = file.with_suffix(".json")
+    if settings.exists() and settings.read_text(encoding="utf-8") != told:
+        raise ConfigError(f"{file} was recorded with other settings than the plan's bank '{bank.name}': move it away")
+    if file.exists():
+        return
+    write_atomic(settings, told)
+    texts = []
+    for name in bank.datasets:
+        part = file.with_suffix("") / f"{name}.jsonl"
+        if not part.exists():
+            say(f"recording thoughts of {bank.training}, seed {seed}, on {name}")
+            source = place_of(name, {**data.sources, **sources})
+            begun = part.with_name(f"{part.name}.begun")  # what a stopped recording leaves is no whole part
+            record(
+                model=str(model),
+                dataset=name,
+                out=begun,
+                source=None if source is None else Path(source),
+                option=[f"{key}={json.dumps(value)}" for key, value in options[name].items()],
+                limit=bank.limit,
+                device=plan.bench.device,
+            )
+            os.replace(begun, part)
+        texts.append(part.read_text(encoding="utf-8"))
+    write_atomic(file, "".join(texts))

@@ -1,0 +1,220 @@
+"""From a plan to its JSON: what is trained, what is not repeated, and what is told of the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import run
+import training
+from r1ranker.benchmark.contenders import ModelRow
+from r1ranker.benchmark.fingerprints import model_fingerprint
+from r1ranker.rl.loop import Loop
+from results import as_text, without_absolute_paths
+
+RESULTS = Path("docs/results/experiments/tiny.json")
+FOLDER = Path("runs/experiments/trainings/learner")
+
+
+def results() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return found
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The steps that are taken and the lists that are ranked by a model, in turn."""
+    done: list[str] = []
+    step, rank = Loop.take_step, ModelRow.rank
+
+    def stepped(self: Loop, number: int) -> dict[str, float]:
+        done.append(f"step {number + 1} of seed {self.config.seed}")
+        return step(self, number)
+
+    def ranked(self: ModelRow, dataset: Any, examples: Any, *rest: Any) -> Any:
+        done.append(f"{self.name}: {len(examples)}")
+        return rank(self, dataset, examples, *rest)
+
+    monkeypatch.setattr(Loop, "take_step", stepped)
+    monkeypatch.setattr(ModelRow, "rank", ranked)
+    yield done
+    model_fingerprint.cache_clear()
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_json_holds_what_the_page_needs() -> None:
+    found = results()
+    assert found["rows"] == dict.fromkeys(["random", "bm25", "base", "trained", "elsewhere"], "base")
+    assert found["datasets"] == ["lists.jsonl"]
+    assert found["data"]["lists.jsonl"]["test queries"] == "4 of 4"
+    assert found["data"]["lists.jsonl"]["scenario"] == "passage"
+    assert [(cell["row"], cell["seed"]) for cell in found["cells"]] == [
+        ("random", None),
+        ("bm25", None),
+        ("base", None),
+        ("trained", 0),
+        ("trained", 1),
+    ]
+    assert found["cells"][0]["values"]["MRR"] == [0.6111] * 4  # (1 + 1/2 + 1/3) / 3
+    assert all(list(cell["values"]) == ["MRR", "nDCG@10", "Hit@1"] for cell in found["cells"])
+    first, second = found["trainings"]
+    assert (first["seed"], second["seed"], first["steps"], first["recipe"]) == (0, 1, 2, "recipe.toml")
+    rows = [json.loads(line) for line in (FOLDER / "seed-0/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert first["tokens"] == sum(row["tokens"] for row in rows) > 0
+    assert first["curve"] == {"step": [1, 2], "reward": [round(row["reward"], 4) for row in rows]}
+    assert first["curve"] != second["curve"]
+    assert found["command"] == first["command"] == "python experiments/run.py plan.toml --source rec-music=music"
+    assert [text.partition(":")[0] for text in found["missing"]] == ["rec-music", "elsewhere"]
+    assert {"commit", "date", "machine", "versions"} <= set(found)
+
+
+@pytest.mark.usefixtures("finished")
+def test_nothing_is_repeated(work: list[str]) -> None:
+    before = results()
+    assert run.main(["plan.toml"]) == 0
+    assert work == []
+    assert results()["cells"] == before["cells"]
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_a_part_is_told_as_a_part_and_the_rest_is_done_later(
+    work: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["plan.toml", "--only", "learner", "--seeds", "1", "--limit", "3"]) == 0
+    assert capsys.readouterr().out.strip() == str(RESULTS)
+    assert work == ["step 1 of seed 1", "step 2 of seed 1", "base: 3", "trained (seed 1): 3"]
+    assert [(cell["row"], cell["seed"], len(cell["values"]["MRR"])) for cell in results()["cells"]][2:] == [
+        ("base", None, 3),
+        ("trained", 1, 3),
+    ]
+    assert "training learner, seed 0: not trained" in results()["missing"]
+    assert "trained: of seed 0" in results()["missing"]
+    work.clear()
+    assert run.main(["plan.toml"]) == 0
+    assert work[:2] == ["step 1 of seed 0", "step 2 of seed 0"]
+    assert not any("seed" in text for text in results()["missing"])
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
+    work: list[str], one_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = Loop.take_step
+
+    def stop(self: Loop, number: int) -> dict[str, float]:
+        if number == 1:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "take_step", stop)
+        assert run.main(["plan.toml", "--seeds", "0"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith("run the same command again to go on")
+    assert not RESULTS.exists()
+    work.clear()
+    assert run.main(["plan.toml", "--seeds", "0"]) == 0
+    assert work[0] == "step 2 of seed 0"
+    whole = json.loads((one_run / RESULTS).read_text(encoding="utf-8"))
+    assert results()["trainings"][0]["curve"] == whole["trainings"][0]["curve"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_stopped_training_says_how_far_it_is() -> None:
+    (FOLDER / "seed-1" / training.DONE).unlink()
+    assert run.main(["plan.toml", "--seeds", "0"]) == 0
+    assert "training learner, seed 1: trained to step 2 of 2" in results()["missing"]
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("recipe.toml", "learning_rate = 1e-3", "learning_rate = 1e-2", "train.learning_rate = 0.001"),
+        ("recipe.toml", "steps = 2\n", "steps = 3\n", "train.steps = 2"),
+        ("plan.toml", "seeds = [0, 1]", 'seeds = [0, 1]\nset = ["ranker.sharpness=2.0"]', "ranker.sharpness = 3.0"),
+    ],
+)
+def test_other_settings_are_an_error_that_names_them(
+    file: str, old: str, new: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(Path(file), old, new)
+    assert run.main(["plan.toml"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "--out" in error
+    assert "\n" not in error
+
+
+@pytest.mark.usefixtures("finished")
+def test_settings_that_decide_nothing_may_change(work: list[str]) -> None:
+    change(Path("recipe.toml"), "checkpoint_every = 1", "checkpoint_every = 2\n[evaluation]\nlimit = 1")
+    assert run.main(["plan.toml"]) == 0
+    assert work == []
+
+
+@pytest.mark.usefixtures("plan_file")
+@pytest.mark.parametrize("finished_already", [False, True])
+def test_a_training_that_learns_from_what_is_tested_is_refused(
+    finished_already: bool, work: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if finished_already:
+        assert run.main(["plan.toml", "--seeds", "0"]) == 0
+        work.clear()
+    change(Path("plan.toml"), "test_fraction = 0.5", "test_fraction = 1.0")
+    assert run.main(["plan.toml"]) == 1
+    assert "'learner' learns from 4 of the 8 test lists of 'lists.jsonl'" in capsys.readouterr().err
+    assert work == []
+
+
+@pytest.mark.usefixtures("plan_file")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing"], "no plan 'nothing'"),
+        (["plan.toml", "--only", "learnt"], "--only learnt: the plan has learner"),
+        (["plan.toml", "--seeds", "7"], "--seeds 7: the plan has 0, 1"),
+        (["plan.toml", "--limit", "0"], "--limit 0"),
+        (["plan.toml", "--source", "rec-music"], "write it as name=path"),
+        (["plan.toml", "--source", "rec-game=x"], "no such data set"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(arguments) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_nothing_at_hand_is_an_error(plan_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(plan_file, '"lists.jsonl", "rec-music"', '"rec-music"')
+    change(plan_file, '[bench.data.options."lists.jsonl"]\ntest_fraction = 0.5\n', "")
+    assert run.main(["plan.toml"]) == 1
+    assert "none of the plan's data sets is at hand" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("--source rec-music=/home/me/data/cds --limit 3", "--source rec-music=cds --limit 3"),
+        ("the source '/data', gone", "the source 'data', gone"),
+        ("../data/cds and runs/x/model", "../data/cds and runs/x/model"),
+        ("see https://example.org/a/b, and/or 1/2", "see https://example.org/a/b, and/or 1/2"),
+        ("/data/cds/: empty", "cds: empty"),
+    ],
+)
+def test_absolute_paths_lose_their_folders(text: str, plain: str) -> None:
+    assert without_absolute_paths({"a": [text, 1.5]}) == {"a": [plain, 1.5]}
+
+
+def test_the_text_is_json_with_a_line_for_each_cell() -> None:
+    whole = {"name": "é", "trainings": [], "cells": [{"row": "a"}, {"row": "b"}]}
+    assert json.loads(as_text(whole)) == whole
+    assert as_text(whole).splitlines()[4:6] == ['{"row":"a"},', '{"row":"b"}']
