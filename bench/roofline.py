@@ -3,10 +3,11 @@
     python bench/roofline.py
 
 Measured: how fast float32 matrices of the model's own shapes are multiplied (the best of several runs of MKL and of
-oneDNN, weighted by their share of the work), and how fast memory is read. Counted: the products of an update whose
-prompt is computed once (forward, and twice as much backward), and for a whole step also the bytes of the weights, read
-once a written token, and of the optimizer's state. Attention, norms and everything else are left out, so nothing can be
-faster than what is printed; `bench/trl_update.py` and `bench/trl_step.py` say how near ours comes.
+oneDNN, weighted by their share of the work), how long PyTorch's attention takes for what a branch may see and no more,
+and how fast memory is read. Counted: the products of an update whose prompt is computed once (forward, and twice as much
+backward), and for a whole step also the bytes of the weights, read once a written token, and of the optimizer's state.
+Norms, activations, the softmax of the head and everything else are left out, so nothing can be faster than what is
+printed; `bench/trl_update.py` and `bench/trl_step.py` say how near ours comes.
 """
 
 from __future__ import annotations
@@ -75,6 +76,35 @@ def fastest(work: dict[tuple[int, int, int], int]) -> float:
     return seconds
 
 
+def attention(config: Any, prompt: int, samples: int, length: int) -> float:
+    """Seconds of attention, forward and backward, in all layers: the prompt's, and the branches' over it and themselves."""
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    seconds = 0.0
+    # (rows, queries, keys, causal)
+    for rows, queries, keys, causal in (
+        (1, prompt, prompt, True),
+        (1, samples * (length - 1), prompt, False),
+        (samples, length - 1, length - 1, True),
+    ):
+        q = torch.randn(rows, heads, queries, size, requires_grad=True)
+        k, v = (torch.randn(rows, heads, keys, size, requires_grad=True) for _ in range(2))
+        grad = torch.randn_like(q)
+
+        def both(
+            q: torch.Tensor = q,
+            k: torch.Tensor = k,
+            v: torch.Tensor = v,
+            grad: torch.Tensor = grad,
+            causal: bool = causal,
+        ) -> None:
+            out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            torch.autograd.grad(out, (q, k, v), grad)
+
+        seconds += best(both)
+    return seconds * int(config.num_hidden_layers)
+
+
 def bandwidth() -> float:
     """Bytes a second that are read: a sum over a tensor far larger than the caches."""
     tensor = torch.ones(1 << 27)
@@ -93,10 +123,13 @@ def main() -> None:
     for prompt, samples, length in SHAPES:
         name = f"{prompt}x{samples}x{length}"
         work = products(config, prompt + samples * (length - 1), samples * length)
-        update = fastest(work)
+        multiplied, attended = fastest(work), attention(config, prompt, samples, length)
+        update = multiplied + attended
         facts: dict[str, Any] = {
+            "products": round(multiplied, 3),
+            "attention": round(attended, 3),
             "gflop": round(3 * flops(work) / 1e9),
-            "gflop_per_s": round(3 * flops(work) / update / 1e9),
+            "gflop_per_s": round(3 * flops(work) / multiplied / 1e9),
         }
         line = {
             "bench": f"roofline update {name}",
