@@ -4,10 +4,10 @@
 
 Measured: how fast float32 matrices of the model's own shapes are multiplied (the best of several runs of MKL and of
 oneDNN, weighted by their share of the work), how long PyTorch's attention takes for what a branch may see and no more,
-and how fast memory is read. Counted: the products of an update whose prompt is computed once (forward, and twice as much
-backward), and for a whole step also the bytes of the weights, read once a written token, and of the optimizer's state.
-Norms, activations, the softmax of the head and everything else are left out, so nothing can be faster than what is
-printed; `bench/trl_update.py` and `bench/trl_step.py` say how near ours comes.
+and how fast memory is read. Counted: the products of an update whose prompt is computed once (forward, and twice as
+much backward), and for a whole step also the bytes of the weights, read once a written token, and of the optimizer's
+state. Norms, activations, the softmax of the head and everything else are left out, so nothing can be faster than what
+is printed; `bench/trl_update.py` and `bench/trl_step.py` say how near ours comes.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def fastest(work: dict[tuple[int, int, int], int]) -> float:
 
 
 def attention(config: Any, prompt: int, samples: int, length: int) -> float:
-    """Seconds of attention, forward and backward, in all layers: the prompt's, and the branches' over it and themselves."""
+    """Seconds of attention in all layers, forward and backward: of the prompt, of branches over it and themselves."""
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     seconds = 0.0
