@@ -77,7 +77,8 @@ def main() -> None:
     ]
     dtype = str(next(theirs.model.parameters()).dtype).removeprefix("torch.")
     same_share = round(sum(same) / len(same), 3)
-    compare(f"llamacpp_{args.ask}", *times, layout=args.layout, type=args.type, dtype=dtype, same_exclusions=same_share)
+    name = f"llamacpp_{args.ask}_{args.type}"
+    compare(name, *times, layout=args.layout, dtype=dtype, same_exclusions=same_share)
 
 
 if __name__ == "__main__":

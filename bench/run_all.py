@@ -37,6 +37,7 @@ RUNS: tuple[tuple[str, ...], ...] = (
     ("llamacpp.py", "--ask", "scored"),
     ("llamacpp.py", "--ask", "constrained"),
     ("llamacpp.py", "--ask", "thinking"),
+    ("llamacpp.py", "--ask", "thinking", "--type", "q4_0"),
     ("elimination.py", "--sizes", "100", "--kinds", "off", "--batch", "1"),
     ("schedules.py",),
 )

@@ -60,7 +60,9 @@ def logits(model: Any) -> torch.Tensor:
     return out
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("f32", 1e-5), ("f16", 0.02), ("bf16", 0.2), ("q8_0", 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [("f32", 1e-5), ("f16", 0.02), ("bf16", 0.2), ("q8_0", 0.5), ("q4_0", 4.0)]
+)
 def test_a_model_comes_back_as_it_was(
     tiny_folder: Path, tiny_model: Any, tmp_path: Path, kind: GGUFType, tolerance: float
 ) -> None:
@@ -68,6 +70,18 @@ def test_a_model_comes_back_as_it_was(
     difference = (logits(read_back(path)) - logits(tiny_model)).abs().max()
     assert difference < tolerance
     assert [p.name for p in path.parent.iterdir()] == ["m.gguf"]  # nothing is left over, and no ranker.json made up
+
+
+def test_four_bits_are_for_what_stands_between_embeddings_and_head(tiny_folder: Path, tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    kinds = {
+        t.name: t.tensor_type.name
+        for t in GGUFReader(export_gguf(tiny_folder, tmp_path / "m.gguf", type="q4_0")).tensors
+    }
+    assert kinds["token_embd.weight"] == "Q8_0"
+    assert kinds["blk.0.attn_norm.weight"] == "F32"
+    assert {kinds[f"blk.0.{part}.weight"] for part in ("attn_q", "attn_output", "ffn_up", "ffn_down")} == {"Q4_0"}
 
 
 def test_the_tokenizer_and_the_template_come_along(tiny_folder: Path, tiny_tokenizer: Any, tmp_path: Path) -> None:
@@ -180,7 +194,7 @@ def test_what_cannot_be_exported_is_told(
         return save(model, tiny_tokenizer, tmp_path / name)
 
     out = tmp_path / "m.gguf"
-    with pytest.raises(ConfigError, match="f32, f16, bf16, q8_0"):
+    with pytest.raises(ConfigError, match="f32, f16, bf16, q8_0, q4_0"):
         export_gguf(tiny_folder, out, type="q2_k")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"ends in \.gguf"):
         export_gguf(tiny_folder, tmp_path / "m.bin")

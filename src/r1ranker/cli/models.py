@@ -29,6 +29,7 @@ class GGUFKind(str, Enum):
     f16 = "f16"
     bf16 = "bf16"
     q8_0 = "q8_0"
+    q4_0 = "q4_0"
 
 
 @app.command("list", epilog=options.examples("r1ranker model list"))
@@ -93,7 +94,8 @@ def export(
     folder: Annotated[str, typer.Argument(help="A trained folder (also a LoRA adapter), a known name, or a hub id.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write; its name ends in .gguf.")],
     kind: Annotated[
-        GGUFKind, typer.Option("--type", help="How weights are stored: q8_0 takes half of f16.")
+        GGUFKind,
+        typer.Option("--type", help="How weights are stored: q8_0 takes half of f16, q4_0 a third, at some loss."),
     ] = GGUFKind.f16,
 ) -> None:
     """Write a model as a GGUF file, which llama.cpp runs; ranker.json, which says how it is asked, goes beside it."""

@@ -21,11 +21,17 @@ from r1ranker.files import write_problem
 if TYPE_CHECKING:
     import numpy as np
 
-GGUFType = Literal["f32", "f16", "bf16", "q8_0"]
+GGUFType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 TYPES: tuple[GGUFType, ...] = get_args(GGUFType)
 
 _ARCHITECTURES = {"llama": "LLAMA", "mistral": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3"}
-_FILE_TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+_FILE_TYPES = {
+    "f32": "ALL_F32",
+    "f16": "MOSTLY_F16",
+    "bf16": "MOSTLY_BF16",
+    "q8_0": "MOSTLY_Q8_0",
+    "q4_0": "MOSTLY_Q4_0",
+}
 # Parts of the regular expressions by which tokenizers split text before BPE, and llama.cpp's names for them.
 _LLAMA3, _QWEN2 = r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*", r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
 
@@ -33,8 +39,9 @@ _LLAMA3, _QWEN2 = r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*", r"\p{N}| ?[^\s\p{L}\p
 def export_gguf(folder: str | Path, out: str | Path, *, type: GGUFType = "f16") -> Path:
     """Write the model of a folder (with LoRA: the adapter merged into its base) as one GGUF file.
 
-    type: how matrices are stored; q8_0 halves f16 at 8 bits a weight. Vectors stay float32. A matrix whose rows
-        are no multiple of 32 is stored as f16 in a q8_0 file.
+    type: how matrices are stored; q8_0 halves f16 at 8 bits a weight, q4_0 (4 bits, embeddings and head as q8_0) is
+        smaller and faster again, at some loss. Vectors stay float32. A matrix whose rows are no multiple of 32 is
+        stored as f16 in both.
 
     The folder's `ranker.json` is copied beside the file, which so is asked as the model was trained to be.
     Raises ConfigError for an unknown type, AssetError for a model or a tokenizer that cannot be written as GGUF,
@@ -66,7 +73,7 @@ def export_gguf(folder: str | Path, out: str | Path, *, type: GGUFType = "f16") 
             _add_shape(writer, config, folder)
             _add_tokenizer(writer, tokenizer, model, folder)
             for name, data in _tensors(model, gguf.get_tensor_name_map(arch, config.num_hidden_layers), folder):
-                stored = _stored_type(data, type)
+                stored = _stored_type(name, data, type)
                 writer.add_tensor(name, gguf.quantize(data, stored), raw_dtype=stored)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
@@ -216,11 +223,13 @@ def _rope_factors(model: Any, folder: str | Path) -> np.ndarray[Any, Any] | None
     return factors
 
 
-def _stored_type(data: np.ndarray[Any, Any], type: GGUFType) -> Any:
+def _stored_type(name: str, data: np.ndarray[Any, Any], type: GGUFType) -> Any:
     from gguf import GGMLQuantizationType
 
     if data.ndim == 1:
         return GGMLQuantizationType.F32
-    if type == "q8_0" and data.shape[-1] % 32:
+    if type in ("q8_0", "q4_0") and data.shape[-1] % 32:
         return GGMLQuantizationType.F16
+    if type == "q4_0" and name.startswith(("token_embd", "output")):
+        return GGMLQuantizationType.Q8_0  # what it writes depends on these most, as in llama.cpp's own mixtures
     return GGMLQuantizationType[type.upper()]
