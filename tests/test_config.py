@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import r1ranker
-from r1ranker.config import RankerConfig, RunConfig, dump_config, load_config, parse_config
+from r1ranker.config import RankerConfig, RewardConfig, RunConfig, dump_config, load_config, parse_config
 from r1ranker.errors import ConfigError, InputError
 from r1ranker.rankers import DRanker, FirstStep, IRanker
+from r1ranker.rewards import Reward
 from r1ranker.sections import parse_section
 from r1ranker.thoughts import ThoughtBank
 from r1ranker.types import Thought
@@ -216,6 +217,71 @@ def test_grpo_needs_a_group() -> None:
     for more in ([], ["train.group_size=1"]):
         with pytest.raises(ConfigError, match=r"set train\.group_size >= 2"):
             load_config(None, ["train.algorithm=grpo", *more])
+
+
+ON_POLICY = ("train.states=on_policy",)
+GRPO = ("train.algorithm=grpo", "train.group_size=4")
+GIGPO = (*GRPO, *ON_POLICY, "train.credit=gigpo")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ON_POLICY,
+        (*ON_POLICY, *NO_THINKING),
+        (*ON_POLICY, "train.credit=trajectory", "train.turn_gamma=0.9", "train.gae_lambda=0.5"),
+        (*ON_POLICY, *GRPO, "train.credit=trajectory"),
+        (*GIGPO, "train.turn_gamma=0.95", "train.step_weight=0.0"),
+    ],
+)
+def test_ways_to_give_credit_that_go_together(settings: tuple[str, ...]) -> None:
+    assert load_config(None, settings).train.states == "on_policy"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("ranker.kind=direct", *ON_POLICY), r"train\.states = 'on_policy' is of eliminations.*'subsets'"),
+        (("train.turn_gamma=0.9",), r"train\.turn_gamma discounts.* set train\.credit = 'trajectory'"),
+        (("train.step_weight=0.5",), r"train\.step_weight is for train\.credit = 'gigpo'"),
+        ((*GIGPO, "train.credit=trajectory", "train.step_weight=0.5"), r"train\.step_weight is for"),
+        ((*NO_THINKING, *ON_POLICY, "train.credit=trajectory"), r"is for sampled replies.* train\.algorithm = 'grpo'"),
+        ((*GRPO, "train.credit=gigpo"), r"whole eliminations: set train\.states = 'on_policy'"),
+        ((*ON_POLICY, "train.credit=gigpo"), r"needs no critic: set train\.algorithm = 'grpo'"),
+        ((*ON_POLICY, "train.credit=trajectory", "train.gamma=0.9"), r"set train\.gamma = 1, and train\.turn_gamma"),
+    ],
+)
+def test_ways_to_give_credit_that_do_not(settings: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, settings)
+
+
+def test_the_papers_reward_is_the_plain_sum() -> None:
+    reward = Reward(0.1, -0.7, -1.0, -0.25)
+    assert RewardConfig().total(reward) == reward.total
+    # 0.2 - 0.35 + 0 - 0.75
+    assert RewardConfig(answer=2, coverage=0.5, format=0, tags=3).total(reward) == pytest.approx(-0.9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("reward.coverage=0",), r"reward\.coverage is never earned with ranker\.kind = 'iterative'"),
+        ((*NO_THINKING, "reward.format=0"), r"reward\.format is never earned.*'all_actions' \(only answer\)"),
+        ((*NO_THINKING, "reward.answer=0"), r"every weight of \[reward\] 0: give one of answer"),
+        (("reward.answer=0", "reward.format=0", "reward.tags=0"), r"give one of answer, format, tags"),
+        (("reward.tags=-1",), r"reward\.tags"),
+    ],
+)
+def test_a_part_that_is_never_earned_has_no_weight(settings: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, settings)
+
+
+def test_parts_that_are_earned_can_be_left_out() -> None:
+    assert load_config(None, ["reward.answer=0"]).reward == RewardConfig(answer=0)
+    assert load_config(None, ["ranker.kind=direct", "reward.coverage=0", "reward.tags=0.5"]).reward.coverage == 0
+    assert load_config(None, [*NO_THINKING, "reward.answer=2"]).reward.answer == 2
 
 
 @pytest.mark.parametrize("more", [(), ("ranker.thinking=false",), NO_THINKING])

@@ -13,11 +13,13 @@ from r1ranker.answers import QUOTE_WORDS, AnswerForm
 from r1ranker.errors import ConfigError
 from r1ranker.prompts import Layout, PromptTemplates
 from r1ranker.rankers import AnyRanker, RankerKind, make_ranker
+from r1ranker.rewards import Reward
 from r1ranker.schedules import Budget, ScheduledRanker, Tournament, Windows
 from r1ranker.sections import Section, parse_section, read_tables
 from r1ranker.thoughts import ThoughtBank
 
 Algorithm = Literal["all_actions", "grpo", "ppo"]
+Credit = Literal["turn", "trajectory", "gigpo"]
 Precision = Literal["auto", "fp32", "bf16"]
 SCORING = ("first_step", "pointwise")
 """Kinds that only score: they do not think, and are no way to train."""
@@ -170,6 +172,21 @@ class RankerConfig(Section):
         return scheduled
 
 
+class RewardConfig(Section):
+    """[reward]: what the parts of a reward (`rewards.py`) weigh; 1 is the paper, 0 leaves a part out."""
+
+    answer: float = Field(1.0, ge=0)
+    coverage: float = Field(1.0, ge=0)
+    """For direct: how many candidates the list leaves out. An exclusion never earns it."""
+    format: float = Field(1.0, ge=0)
+    tags: float = Field(1.0, ge=0)
+
+    def total(self, reward: Reward) -> float:
+        """What is learned from: the weighted sum of the parts."""
+        ranked = self.answer * reward.answer + self.coverage * reward.coverage
+        return ranked + self.format * reward.format + self.tags * reward.tags
+
+
 class TrainConfig(Section):
     """[train]: the algorithm and its constants."""
 
@@ -178,8 +195,19 @@ class TrainConfig(Section):
     states_per_step: int = Field(16, ge=1)
     states_per_example: int = Field(1, ge=1)
     """States drawn of an example in a step; with all_actions what their prompts begin with is computed once."""
+    states: Literal["subsets", "on_policy"] = "subsets"
+    """subsets: random subsets of an example's candidates (the paper). on_policy: those that are left in the turns of
+    a whole elimination by the model as it is, at most states_per_example of them."""
+    credit: Credit = "turn"
+    """turn: an exclusion by its own reward. With states = "on_policy" also by the rewards of the following turns:
+    trajectory, and gigpo, which compares whole eliminations and those of their turns that have the same left."""
+    turn_gamma: float = Field(1.0, ge=0, le=1)
+    """For trajectory and gigpo: the discount from one turn of an elimination to the next."""
+    step_weight: float = Field(1.0, ge=0)
+    """For gigpo: what the comparison of turns weighs beside that of whole eliminations."""
     group_size: int = Field(1, ge=1)
-    """Completions sampled of each state (not for all_actions)."""
+    """Completions sampled of each state (not for all_actions); with another credit than turn, eliminations of each
+    example."""
     epochs: int = Field(1, ge=1)
     """Passes over a step's completions."""
     minibatch_states: int | None = Field(None, ge=1)
@@ -250,6 +278,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     ranker: RankerConfig = RankerConfig()
+    reward: RewardConfig = RewardConfig()
     warmup: WarmupConfig | None = None
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -290,6 +319,61 @@ class RunConfig(Section):
             )
         if self.train.algorithm == "grpo" and self.train.group_size < 2:
             raise ValueError("train.algorithm = 'grpo' compares completions of a state: set train.group_size >= 2")
+        return self
+
+    @model_validator(mode="after")
+    def _credit_fits(self) -> RunConfig:
+        train = self.train
+        if train.states == "on_policy" and self.ranker.kind == "direct":
+            raise ValueError(
+                "train.states = 'on_policy' is of eliminations, and ranker.kind = 'direct' has one turn: set "
+                "train.states = 'subsets'"
+            )
+        if train.credit == "turn":
+            if train.turn_gamma != 1:
+                raise ValueError(
+                    "train.turn_gamma discounts the rewards of later turns, and train.credit = 'turn' takes none: "
+                    "leave it out, or set train.credit = 'trajectory' or 'gigpo'"
+                )
+        elif train.algorithm == "all_actions":
+            raise ValueError(
+                f"train.credit = '{train.credit}' is for sampled replies, and train.algorithm = 'all_actions' samples "
+                "none: set train.credit = 'turn', or train.algorithm = 'grpo'"
+            )
+        elif train.states == "subsets":
+            raise ValueError(
+                f"train.credit = '{train.credit}' needs the turns of whole eliminations: set train.states = "
+                "'on_policy', or train.credit = 'turn'"
+            )
+        elif train.gamma != 1:
+            raise ValueError(
+                f"train.gamma discounts from token to token, and with train.credit = '{train.credit}' a turn is one "
+                "action: set train.gamma = 1, and train.turn_gamma"
+            )
+        if train.credit == "gigpo" and train.algorithm == "ppo":
+            raise ValueError(
+                "train.credit = 'gigpo' compares eliminations and needs no critic: set train.algorithm = 'grpo', or "
+                "train.credit = 'trajectory'"
+            )
+        if train.step_weight != 1 and train.credit != "gigpo":
+            raise ValueError("train.step_weight is for train.credit = 'gigpo': leave it out, or set that credit")
+        return self
+
+    @model_validator(mode="after")
+    def _reward_fits(self) -> RunConfig:
+        earned = list(RewardConfig.model_fields)
+        if self.ranker.kind == "iterative":
+            earned.remove("coverage")
+        if self.train.algorithm == "all_actions":
+            earned = ["answer"]
+        for part in RewardConfig.model_fields:
+            if getattr(self.reward, part) != 1 and part not in earned:
+                raise ValueError(
+                    f"reward.{part} is never earned with ranker.kind = '{self.ranker.kind}' and train.algorithm = "
+                    f"'{self.train.algorithm}' (only {', '.join(earned)}): leave it out"
+                )
+        if not any(getattr(self.reward, part) for part in earned):
+            raise ValueError(f"nothing is learned with every weight of [reward] 0: give one of {', '.join(earned)}")
         return self
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ class Reward:
 
     @property
     def total(self) -> float:
-        """The sum of the parts: what training maximises."""
+        """The sum of the parts, all with the same weight, as in the paper."""
         return self.answer + self.coverage + self.format + self.tags
 
 

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import tensor
 
-from r1ranker.rl.advantages import explained_variance, gae, grpo_advantages, reward_at_end, whiten
+from r1ranker.rl.advantages import (
+    discounted_returns,
+    explained_variance,
+    gae,
+    gigpo_advantages,
+    grpo_advantages,
+    reward_at_end,
+    trajectory_advantages,
+    whiten,
+)
 
 
 def test_grpo_by_hand() -> None:
@@ -28,6 +37,47 @@ def test_equal_rewards_teach_nothing(scale: bool, reward: float) -> None:
     # Not every mean of equal numbers is that number in single precision, and a difference of 2e-7 over EPSILON is 0.2.
     for size in range(1, 40):
         assert float(grpo_advantages(torch.full((size,), reward), scale=scale).abs().max()) < 1e-6, size
+
+
+def test_returns_by_hand() -> None:
+    rewards = tensor([1.0, 0.0, -2.0, 4.0])
+    # 4; -2 + 2 = 0; 0 + 0 = 0; 1 + 0 = 1.
+    assert discounted_returns(rewards, 0.5).tolist() == [1.0, 0.0, 0.0, 4.0]
+    assert discounted_returns(rewards, 1.0).tolist() == [3.0, 2.0, 2.0, 4.0]
+    assert discounted_returns(rewards, 0.0).tolist() == rewards.tolist() == [1.0, 0.0, -2.0, 4.0]
+    assert discounted_returns(tensor([0.7]), 0.5).tolist() == pytest.approx([0.7])
+
+
+def test_trajectory_advantages_by_hand() -> None:
+    rewards = [tensor([1.0, 1.0, 0.0]), tensor([1.0, 0.0]), tensor([0.0])]
+    # gamma 1, returns 2 1 0, 1 0, 0. Turn 1: mean 1, sd sqrt(2/3) = 0.816497. Turn 2: 1 and 0. Turn 3: one alone.
+    got = [own.tolist() for own in trajectory_advantages(rewards, 1.0)]
+    assert got == [pytest.approx(own, abs=1e-4) for own in ([1.224745, 1, 0], [0, -1], [-1.224745])]
+    # gamma 0: the rewards themselves. Turn 1: 1, 1, 0: mean 2/3, sd sqrt(2)/3 = 0.471405.
+    got = [own.tolist() for own in trajectory_advantages(rewards, 0.0)]
+    assert got == [pytest.approx(own, abs=1e-4) for own in ([0.707107, 1, 0], [0.707107, -1], [-1.414214])]
+
+
+def test_gigpo_advantages_by_hand() -> None:
+    rewards = [tensor([1.0, 1.0, 1.0]), tensor([1.0, 1.0, 0.0]), tensor([0.0])]
+    anchors = [["abcd", "abc", "ab"], ["abcd", "abd", "ab"], ["abcd"]]
+    # Totals 3, 2, 0: mean 5/3, sd sqrt((16 + 1 + 25) / 27) = 1.247219: 1.069045, 0.267261, -1.336306.
+    # Returns at gamma 0.5: 1.75 1.5 1, 1.5 1 0, 0.
+    # "abcd": 1.75, 1.5, 0: mean 13/12, sd sqrt((64 + 25 + 169) / 432) = 0.772802: 0.862662, 0.539164, -1.401826.
+    # "abc", "abd": met once. "ab": 1 and 0.
+    a, b, c = 1.069045, 0.267261, -1.336306
+    expected = [[a + 2 * 0.862662, a, a + 2], [b + 2 * 0.539164, b, b - 2], [c - 2 * 1.401826]]
+    got = [own.tolist() for own in gigpo_advantages(rewards, anchors, 0.5, 2.0)]
+    assert got == [pytest.approx(own, abs=1e-4) for own in expected]
+    # Without the steps every turn has its elimination's advantage.
+    got = [own.tolist() for own in gigpo_advantages(rewards, anchors, 0.5, 0.0)]
+    assert got == [pytest.approx(own, abs=1e-4) for own in ([a, a, a], [b, b, b], [c])]
+
+
+def test_eliminations_that_went_alike_teach_nothing() -> None:
+    rewards = [tensor([0.6309297, 0.1, 0.3])] * 3
+    for got in (trajectory_advantages(rewards, 0.9), gigpo_advantages(rewards, [["x", "y", "z"]] * 3, 0.9, 1.0)):
+        assert all(float(own.abs().max()) < 1e-6 for own in got)
 
 
 def test_gae_by_hand() -> None:

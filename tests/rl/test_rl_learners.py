@@ -294,6 +294,26 @@ def test_all_actions_measures_the_expected_reward(make_policy: MakePolicy, recip
     assert 0 < got["entropy"] < math.log(5)
 
 
+def test_what_a_right_exclusion_weighs_scales_the_gradient(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    states: list[State],
+    gradients: Gradients,
+    same_gradients: Callable[..., None],
+) -> None:
+    found, rewards = [], []
+    base = recipe()
+    for weight in (1.0, 0.5):
+        policy = make_policy()
+        config = base.model_copy(update={"reward": base.reward.model_copy(update={"answer": weight})})
+        averages = Averages()
+        learner_of(policy, config).backward(states, range(len(states)), averages)
+        found.append(gradients(policy))
+        rewards.append(averages.result()["reward"])
+    same_gradients({name: g / 2 for name, g in found[0].items()}, found[1], rel=1e-4)
+    assert rewards[1] == pytest.approx(rewards[0] / 2)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_all_actions_trains_the_probability_that_a_constrained_answer_is_written(
     make_policy: MakePolicy,
@@ -449,7 +469,7 @@ def test_dranker_rewards_groups_and_step(
     assert all(r.choices == () and r.session == "" for r in calls[0])
     group = learner._groups[0]
     # best: nDCG 1. worst: 1 / log2(4) = 0.5. blah: names none, so nDCG 0, coverage -1, layout -1, a tag missing -0.25.
-    assert [r.total for r in group.rewards] == pytest.approx([1.0, 0.5, -2.25])
+    assert group.rewards == pytest.approx([1.0, 0.5, -2.25])
     # Mean -0.75 / 3 = -0.25; distances 1.25, 0.75, -2;
     # sd = sqrt((1.5625 + 0.5625 + 4) / 3) = 1.428869: 0.874818, 0.524891, -1.399709.
     lengths = group.lengths
@@ -492,7 +512,7 @@ def test_iranker_rewards_of_a_thought_and_an_answer(
     learner = learner_of(policy, recipe("grpo", thinking=True, group_size=4))
     assert isinstance(learner, Sampled)
     learner.updates([state], Averages(), 0)
-    assert [r.total for r in learner._groups[0].rewards] == pytest.approx([1.0, 0.0, -0.5, -2.75])
+    assert learner._groups[0].rewards == pytest.approx([1.0, 0.0, -0.5, -2.75])
     assert "Heat" not in calls[0][0].prompt.user
     assert calls[0][0].prompt.prefill == "<think>"
 

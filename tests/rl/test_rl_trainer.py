@@ -10,9 +10,10 @@ import pytest
 import torch
 from wholeruns import assert_same, untimed, weights
 
-from r1ranker.checkpoint import complete_checkpoints, load_checkpoint
+from r1ranker.checkpoint import Checkpoint, complete_checkpoints, load_checkpoint, save_checkpoint
 from r1ranker.config import RunConfig
 from r1ranker.errors import CheckpointError, InputError
+from r1ranker.rl.loop import load_same_run
 from r1ranker.rl.metrics import MetricsLog, read_metrics
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Sampled
@@ -222,6 +223,20 @@ def test_a_changed_recipe_is_not_resumed(
     with pytest.raises(CheckpointError) as caught:
         make_trainer(tmp_path, steps=2, **changed).run(resume=True)
     assert named in str(caught.value)
+
+
+def test_settings_that_came_after_a_checkpoint_have_their_defaults(recipe: Recipe, tmp_path: Path) -> None:
+    config = recipe()
+    before = config.model_dump(mode="json")
+    del before["reward"], before["train"]["states"], before["train"]["credit"]
+    path = save_checkpoint(tmp_path, Checkpoint(1, {}, before), keep=1)
+    assert load_same_run(path, config).step == 1
+    with pytest.raises(CheckpointError, match=r"train\.states = 'subsets', the recipe now says 'on_policy'"):
+        load_same_run(path, recipe(states="on_policy"))
+    before["train"]["stepz"] = 3
+    path = save_checkpoint(tmp_path, Checkpoint(2, {}, before), keep=1)
+    with pytest.raises(CheckpointError, match="a recipe that this version does not read"):
+        load_same_run(path, config)
 
 
 @pytest.mark.parametrize("changed", [{"steps": 3}, {"steps": 2, "checkpoint_every": 1, "keep_checkpoints": 5}])

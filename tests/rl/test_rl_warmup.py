@@ -15,7 +15,7 @@ from torch import Tensor
 from wholeruns import assert_same, untimed, weights
 
 from r1ranker.checkpoint import complete_checkpoints, load_checkpoint
-from r1ranker.config import RunConfig, load_config, parse_config
+from r1ranker.config import RewardConfig, RunConfig, load_config, parse_config
 from r1ranker.errors import CheckpointError, ConfigError
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rl.metrics import Averages, MetricsLog, read_metrics
@@ -104,7 +104,25 @@ def test_a_least_reward_is_asked_for_beside(
     averages = Averages()
     learner.updates(two_left(1), averages, 0)
     assert averages.result()["accepted"] == accepted
-    assert learner._groups[0].rewards[0].total == 1.0
+    assert learner._groups[0].rewards[0] == 1.0
+
+
+def test_a_part_of_the_reward_that_is_left_out_does_not_choose(
+    make_policy: MakePolicy, recipe: Recipe, make_example: Example, script: Any
+) -> None:
+    """Without coverage the short list is the best one: nDCG 1."""
+    policy = make_policy()
+    example = make_example(3)  # Toy Story is the positive
+    second, short = "Heat (1995)\nToy Story (1995)\nCasablanca (1942)</answer>", "Toy Story (1995)</answer>"
+    base = with_warmup(recipe("grpo", kind="direct"), samples=2, min_reward=0.5)
+    for coverage, best, accepted in ((1.0, second, 1), (0.0, short, 2)):
+        script(policy, [second, short])
+        learner = learner_of(policy, base.model_copy(update={"reward": RewardConfig(coverage=coverage)}))
+        averages = Averages()
+        learner.updates([State(example, example.ids)], averages, 0)
+        assert learner._groups[0].pack.branches == [policy.llm.chat.encode_text(best)]
+        assert averages.result()["accepted"] == accepted
+        assert averages.result()["coverage_reward"] == pytest.approx(-1 / 3)
 
 
 def test_a_dranker_keeps_its_best_list(
@@ -456,10 +474,12 @@ def test_a_warm_up_is_off_where_a_recipe_has_none_or_no_rounds() -> None:
 
 
 def test_the_words_of_train_for_a_warm_up(recipe: Recipe) -> None:
-    config = with_warmup(recipe(**GRPO, warmup_steps=5, states_per_example=2), states=7, samples=5, temperature=0.6)
+    train = {"warmup_steps": 5, "states_per_example": 2, "states": "on_policy", "credit": "gigpo"}
+    config = with_warmup(recipe(**GRPO, **train), states=7, samples=5, temperature=0.6)
     assert config.warmup is not None
     settings = warmup_settings(config, config.warmup)
     train = settings.train
     assert (train.steps, train.states_per_step, train.group_size, train.temperature) == (3, 7, 5, 0.6)
     assert (train.states_per_example, train.warmup_steps, train.grad_clip) == (1, 0, config.train.grad_clip)
+    assert (train.states, train.credit) == ("subsets", "turn")
     assert settings.seed != config.seed

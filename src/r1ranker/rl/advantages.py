@@ -1,11 +1,12 @@
 """Credit assignment: rewards -> advantages. Pure functions of tensors, apart from any loss.
 
-Shapes: G completions of one state, T tokens of one completion.
+Shapes: G completions of one state, T tokens of one completion, K turns of one elimination.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,10 +26,56 @@ def grpo_advantages(rewards: Tensor, *, scale: bool = True) -> Tensor:
     return (centred / (exact.std(correction=0) + EPSILON) if scale else centred).to(rewards.dtype)
 
 
-def gae(rewards: Tensor, values: Tensor, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
-    """Token-level generalised advantage estimation (Schulman et al., 2016, arXiv 1506.02438, eq. 16).
+def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
+    """What each turn of an elimination and those after it earn, (K,): reward + gamma * the next turn's return."""
+    returns = rewards.clone()
+    for k in range(len(returns) - 2, -1, -1):
+        returns[k] += gamma * returns[k + 1]
+    return returns
 
-    rewards, values: (T,), one a token; the completion ends after the last one, so nothing follows it.
+
+def trajectory_advantages(rewards: Sequence[Tensor], gamma: float) -> list[Tensor]:
+    """Each turn's return, compared with those of the same turn in other eliminations of the example.
+
+    rewards: (K,) of each elimination; in the same turn all have equally many candidates left, not the same ones.
+    Returns (K,) of each: one advantage a turn, 0 where no other elimination lasted so long.
+    """
+    returns = [discounted_returns(own, gamma) for own in rewards]
+    return _compared(returns, [range(len(own)) for own in rewards])
+
+
+def gigpo_advantages(
+    rewards: Sequence[Tensor], anchors: Sequence[Sequence[Hashable]], gamma: float, step_weight: float
+) -> list[Tensor]:
+    """Group-in-group advantages (Feng et al., 2025, arXiv 2505.10978, section 4).
+
+    rewards: (K,) of each elimination of one example. anchors: each turn's state; turns of like anchors are compared.
+    Returns (K,) of each: the elimination's total compared with the others', plus `step_weight` times the turn's
+    discounted return compared with those from the same state, which is 0 for a state met once.
+    """
+    episodes = grpo_advantages(torch.stack([own.sum() for own in rewards]))
+    steps = _compared([discounted_returns(own, gamma) for own in rewards], anchors)
+    return [episode + step_weight * own for episode, own in zip(episodes, steps, strict=True)]
+
+
+def _compared(values: Sequence[Tensor], keys: Sequence[Sequence[Hashable]]) -> list[Tensor]:
+    """Group-relative advantages of values (K,) of several eliminations, among those with the same key."""
+    places: dict[Hashable, list[tuple[int, int]]] = defaultdict(list)
+    for run, own in enumerate(keys):
+        for turn, key in enumerate(own):
+            places[key].append((run, turn))
+    out = [torch.zeros_like(own) for own in values]
+    for group in places.values():
+        advantages = grpo_advantages(torch.stack([values[run][turn] for run, turn in group]))
+        for (run, turn), advantage in zip(group, advantages, strict=True):
+            out[run][turn] = advantage
+    return out
+
+
+def gae(rewards: Tensor, values: Tensor, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al., 2016, arXiv 1506.02438, eq. 16), over tokens or turns.
+
+    rewards, values: (T,), one a token; the completion ends after the last one, so nothing follows it. Likewise (K,).
     Returns (advantages, returns), both (T,), returns = advantages + values.
     """
     advantages = torch.zeros_like(rewards)

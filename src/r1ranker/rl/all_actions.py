@@ -46,7 +46,8 @@ class AllActions:
             self._micro(chosen, [rows[k] for k in micro], len(part), averages)
 
     def _pack(self, state: State) -> Pack:
-        return self.policy.llm.choice_pack(self.ranker.request(state.example, state.remaining))
+        request = self.ranker.request(state.example, state.remaining, excluded=state.excluded)
+        return self.policy.llm.choice_pack(request)
 
     def _micro(self, states: Sequence[State], rows: Sequence[Sequence[Pack]], total: int, averages: Averages) -> None:
         train = self.config.train
@@ -62,7 +63,7 @@ class AllActions:
         loss = worth.new_zeros(())
         for k, (state, scores) in enumerate(zip(states, logits, strict=True)):
             values = exclusion_values(state.example.relevance, state.remaining)
-            rewards = torch.tensor(values, device=scores.device)
+            rewards = torch.tensor(values, device=scores.device) * self.config.reward.answer
             expected = -all_actions_loss(scores, rewards)
             spread = entropy(scores)
             scale = float(rewards.std(correction=0)) if train.scale_rewards else 1.0

@@ -32,7 +32,7 @@ from r1ranker.config import RunConfig, TrainConfig
 from r1ranker.errors import CheckpointError
 from r1ranker.rl.metrics import Averages, MetricsLog
 from r1ranker.rl.policy import Policy
-from r1ranker.rl.states import State, StateStream
+from r1ranker.rl.states import State, States
 
 FREE_TO_CHANGE = (
     "name",
@@ -74,9 +74,12 @@ def _interrupt_later() -> Iterator[None]:
 def load_same_run(path: Path, config: RunConfig) -> Checkpoint:
     """A checkpoint of a run by this recipe. Raises CheckpointError if it is damaged or of a run with other settings."""
     checkpoint = load_checkpoint(path)
-    check_same_run(checkpoint.config, config.model_dump(mode="json"), FREE_TO_CHANGE, path)
-    before = TrainConfig.model_validate(checkpoint.config["train"])
-    ends = [(train.steps, train.decay_steps) for train in (before, config.train)]
+    try:
+        before = RunConfig.model_validate(checkpoint.config)  # settings that came later have their defaults
+    except ValueError as error:
+        raise CheckpointError(f"{path} was made with a recipe that this version does not read") from error
+    check_same_run(before.model_dump(mode="json"), config.model_dump(mode="json"), FREE_TO_CHANGE, path)
+    ends = [(train.steps, train.decay_steps) for train in (before.train, config.train)]
     if ends[0] != ends[1] and any(decay and checkpoint.step > steps - decay for steps, decay in ends):
         raise CheckpointError(
             f"{path}: train.steps and train.decay_steps were {ends[0][0]} and {ends[0][1]} and are now {ends[1][0]} "
@@ -108,7 +111,7 @@ class Loop:
         config: RunConfig,
         train: TrainConfig,
         policy: Policy,
-        stream: StateStream,
+        stream: States,
         learner: Learner,
         folder: Path,
         *,

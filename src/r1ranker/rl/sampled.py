@@ -23,12 +23,15 @@ from r1ranker.types import Completion, ParsedAnswer, Request, Sampling
 
 @dataclass
 class Group:
-    """Completions of one state, as one pack. Tensors are flat over the pack's tokens, branch by branch: (N,)."""
+    """Completions of one state, as one pack. Tensors are flat over the pack's tokens, branch by branch: (N,).
+
+    rewards: what of each completion's reward is learned from.
+    """
 
     state: State
     pack: Pack
     parsed: list[ParsedAnswer]
-    rewards: list[Reward]
+    rewards: list[float]
     old_logprobs: Tensor = field(default_factory=lambda: torch.empty(0))
     old_values: Tensor = field(default_factory=lambda: torch.empty(0))
     advantages: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -38,6 +41,21 @@ class Group:
     def lengths(self) -> list[int]:
         """Tokens of each completion."""
         return [len(branch) for branch in self.pack.branches]
+
+    def only(self, places: Sequence[int]) -> Group:
+        """The group with the completions at these places alone."""
+
+        def chosen(tensor: Tensor) -> Tensor:
+            parts = torch.split(tensor, self.lengths) if len(tensor) else ()
+            return torch.cat([parts[k] for k in places]) if parts else tensor
+
+        return Group(
+            self.state,
+            Pack(self.pack.trunk, [self.pack.branches[k] for k in places]),
+            [self.parsed[k] for k in places],
+            [self.rewards[k] for k in places],
+            *map(chosen, (self.old_logprobs, self.old_values, self.advantages, self.returns)),
+        )
 
 
 class Rollouts:
@@ -69,14 +87,15 @@ class Rollouts:
             for judged in zip(rewards, parsed, own, strict=True):
                 self._watch(*judged, averages)
             trunk = self.policy.llm.chat.encode(request.prompt)
-            groups.append(Group(state, Pack(trunk, [c.token_ids for c in own]), parsed, rewards))
+            totals = [self.config.reward.total(reward) for reward in rewards]
+            groups.append(Group(state, Pack(trunk, [c.token_ids for c in own]), parsed, totals))
         return groups
 
     def _request(self, state: State) -> Request:
         if isinstance(self.ranker, DRanker):
             request = self.ranker.request(state.example)
         else:
-            request = self.ranker.request(state.example, state.remaining)
+            request = self.ranker.request(state.example, state.remaining, excluded=state.excluded)
         # Nothing is kept for a later turn: a training state has none. Choices are for scoring, not for sampling.
         return Request(request.prompt, stop=request.stop, answers=request.answers)
 
@@ -91,7 +110,7 @@ class Rollouts:
         return exclusion_reward(parsed, state.example.relevance, state.remaining)
 
     def _watch(self, reward: Reward, parsed: ParsedAnswer, completion: Completion, averages: Averages) -> None:
-        averages.add("reward", reward.total)
+        averages.add("reward", self.config.reward.total(reward))
         averages.add("answer_reward", reward.answer)
         averages.add("format_reward", reward.format + reward.tags)
         averages.add("coverage_reward", reward.coverage)
@@ -163,19 +182,23 @@ class Sampled(Rollouts):
     def _assign_credit(self, averages: Averages) -> None:
         if self.critic is None:
             for group in self._groups:
-                totals = torch.tensor([r.total for r in group.rewards])
-                averages.add("reward_std", float(totals.std(correction=0)))
-                spread = torch.repeat_interleave(grpo_advantages(totals), torch.tensor(group.lengths))
+                rewards = torch.tensor(group.rewards)
+                averages.add("reward_std", float(rewards.std(correction=0)))
+                spread = torch.repeat_interleave(grpo_advantages(rewards), torch.tensor(group.lengths))
                 group.advantages = spread.to(self.policy.device)
             return
         train = self.config.train
         for group in self._groups:
             parts = []
             for reward, values in zip(group.rewards, torch.split(group.old_values.cpu(), group.lengths), strict=True):
-                token_rewards = reward_at_end(reward.total, len(values))
+                token_rewards = reward_at_end(reward, len(values))
                 parts.append(gae(token_rewards, values, train.gamma, train.gae_lambda))
             group.advantages = torch.cat([advantage for advantage, _ in parts]).to(self.policy.device)
             group.returns = torch.cat([returns for _, returns in parts]).to(self.policy.device)
+        self._whiten(averages)
+
+    def _whiten(self, averages: Averages) -> None:
+        """PPO's advantages on one scale over the step, and how well the critic foretold the returns."""
         for group, advantages in zip(self._groups, whiten([g.advantages for g in self._groups]), strict=True):
             group.advantages = advantages
         values, returns = (torch.cat([getattr(g, name) for g in self._groups]) for name in ("old_values", "returns"))

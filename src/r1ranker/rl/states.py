@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 from r1ranker.errors import InputError
 from r1ranker.types import RankingExample
@@ -15,11 +16,23 @@ class State:
     """What one turn is about. A DRanker's state has all candidates left.
 
     origin: the data set that the example is from, where several are mixed.
+    excluded: the others in the order in which they were excluded; None for a state that has no order.
     """
 
     example: RankingExample
     remaining: tuple[str, ...]
     origin: str = ""
+    excluded: tuple[str, ...] | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether one exclusion is better than another."""
+        return len({self.example.grade(i) for i in self.remaining}) > 1
+
+    def without(self, candidate_id: str) -> State:
+        """The state after this one once that candidate is excluded."""
+        left = tuple(i for i in self.remaining if i != candidate_id)
+        return replace(self, remaining=left, excluded=(*(self.excluded or ()), candidate_id))
 
 
 def has_signal(example: RankingExample) -> bool:
@@ -38,6 +51,13 @@ def sample_state(example: RankingExample, rng: random.Random, origin: str = "") 
     others = [i for i in example.ids if i not in kept]
     kept.update(rng.sample(others, rng.randint(1, len(example.ids) - 1) - 1))
     return State(example, tuple(i for i in example.ids if i in kept), origin)
+
+
+class States(Protocol):
+    """Where a loop has the states of its steps from."""
+
+    def at(self, step: int) -> list[State]:
+        """The states of a step (from 0)."""
 
 
 class StateStream:

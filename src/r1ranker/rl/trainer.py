@@ -12,10 +12,12 @@ from r1ranker.errors import CheckpointError, ConfigError
 from r1ranker.fit import fit
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rl.all_actions import AllActions
+from r1ranker.rl.eliminations import ReachedStates
 from r1ranker.rl.loop import Loop, OnStep, load_same_run
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Sampled
-from r1ranker.rl.states import StateStream
+from r1ranker.rl.states import States, StateStream
+from r1ranker.rl.trajectories import Trajectories
 from r1ranker.rl.warmup import WARMUP, warmup_learner, warmup_settings
 from r1ranker.types import RankingExample
 
@@ -73,16 +75,21 @@ class Trainer:
         fitted = [fit(example, budget, llm.count_tokens) for example in examples]
         return [example for example, _ in fitted], sum(cut for _, cut in fitted)
 
-    def _stream(self, config: RunConfig) -> StateStream:
-        return StateStream(
+    def _stream(self, config: RunConfig) -> States:
+        train = config.train
+        on_policy = train.states == "on_policy"
+        stream = StateStream(
             self.examples,
-            per_step=config.train.states_per_step,
-            subsets=config.ranker.kind == "iterative",
+            per_step=train.states_per_step // (train.states_per_example if on_policy else 1),
+            subsets=config.ranker.kind == "iterative" and not on_policy,
             seed=config.seed,
-            per_example=config.train.states_per_example,
+            per_example=1 if on_policy else train.states_per_example,
             origins=self.origins,
             balanced=config.data.mix == "balanced",
         )
+        if on_policy and train.credit == "turn" and isinstance(self.ranker, IRanker):
+            return ReachedStates(stream, self.ranker, self.policy.llm, config)
+        return stream  # another credit takes each example's first state, and eliminates by itself
 
     def _warmup(self) -> Loop | None:
         warmup = self.config.warmup
@@ -101,7 +108,10 @@ class Trainer:
                 raise ConfigError("train.algorithm = 'all_actions' needs ranker.kind = 'iterative'")
             learner, critic = AllActions(self.policy, self.ranker, config), None
         else:
-            learner = Sampled(self.policy, self.ranker, config)
+            if config.train.credit != "turn" and isinstance(self.ranker, IRanker):
+                learner = Trajectories(self.policy, self.ranker, config)
+            else:
+                learner = Sampled(self.policy, self.ranker, config)
             critic = learner.critic
         return Loop(config, config.train, self.policy, self._stream(config), learner, self.folder, critic=critic)
 

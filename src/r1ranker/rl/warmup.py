@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from r1ranker.config import RunConfig, WarmupConfig
 from r1ranker.errors import ConfigError
-from r1ranker.llm.packing import Pack
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
@@ -34,6 +33,8 @@ def warmup_settings(config: RunConfig, warmup: WarmupConfig) -> RunConfig:
             "steps": warmup.rounds,
             "states_per_step": warmup.states,
             "states_per_example": 1,
+            "states": "subsets",
+            "credit": "turn",
             "group_size": warmup.samples,
             "epochs": warmup.epochs,
             "minibatch_states": warmup.minibatch_states,
@@ -78,7 +79,7 @@ class BestOfN(Rollouts):
         averages.count("accepted", sum(map(len, accepted)))
         averages.count("kept", len(self._groups))
         for group in self._groups:
-            averages.add("kept_reward", group.rewards[0].total)
+            averages.add("kept_reward", group.rewards[0])
         if step == 0 and not self._groups:
             raise ConfigError(self._nothing_kept(groups))
         return self._minibatches(step) if self._groups else []
@@ -86,7 +87,7 @@ class BestOfN(Rollouts):
     def _accepted(self, group: Group) -> list[int]:
         """The places of the completions that may be learned from."""
         least = self.warmup.min_reward
-        return [k for k in _sound(group) if least is None or group.rewards[k].total >= least]
+        return [k for k in _sound(group) if least is None or group.rewards[k] >= least]
 
     def _nothing_kept(self, groups: Sequence[Group]) -> str:
         sampled, sound = sum(len(group.rewards) for group in groups), sum(len(_sound(group)) for group in groups)
@@ -115,7 +116,4 @@ def _sound(group: Group) -> list[int]:
 
 def _best(group: Group, places: Sequence[int]) -> Group:
     """The group with one completion: of these the first that earns most."""
-    best = max(places, key=lambda k: group.rewards[k].total)
-    return Group(
-        group.state, Pack(group.pack.trunk, [group.pack.branches[best]]), [group.parsed[best]], [group.rewards[best]]
-    )
+    return group.only([max(places, key=group.rewards.__getitem__)])
