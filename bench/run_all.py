@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 RUNS: tuple[tuple[str, ...], ...] = (
     ("imports.py",),
     ("products.py",),
+    ("products.py", "--dtype", "bfloat16"),
     ("trl_update.py",),
     ("trl_step.py",),
     ("roofline.py",),
