@@ -14,7 +14,8 @@ from r1ranker import Reranker
 from r1ranker.assets import fetch_model
 from r1ranker.cli.demo import _open, run_demo
 from r1ranker.llm.load import load_model
-from r1ranker.llm.packing import Pack, causal_lm, collate, packed_hidden, token_logprobs
+from r1ranker.llm.logprobs import token_logprobs
+from r1ranker.llm.packing import Pack, causal_lm, collate, packed_hidden
 from r1ranker.rl.policy import freeze_lower
 
 pytestmark = pytest.mark.assets

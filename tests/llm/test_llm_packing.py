@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from r1ranker.llm.packing import (
-    PAD_BRANCH,
-    Pack,
-    attention_mask,
-    branch_means,
-    collate,
-    packed_hidden,
-    token_logprobs,
-)
+from r1ranker.llm.logprobs import token_logprobs
+from r1ranker.llm.packing import PAD_BRANCH, Pack, attention_mask, collate, packed_hidden
 
 PACKS = [
     Pack([5, 6, 7, 8, 9], [[10, 11, 12], [13], [14, 15, 16, 17]]),
@@ -183,20 +176,6 @@ def test_layers_below_the_first_that_trains_build_no_graph(tiny_model: Any) -> N
         )
     packed(model, PACKS)
     assert seen == [False, False, True]
-
-
-def test_token_logprobs_in_chunks_are_the_same(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with torch.no_grad():
-        whole = packed(tiny_model, PACKS)
-        monkeypatch.setattr("r1ranker.llm.packing.HEAD_CHUNK", 3)
-        torch.testing.assert_close(packed(tiny_model, PACKS), whole, atol=1e-6, rtol=0)
-    hidden = torch.zeros(0, tiny_model.config.hidden_size)
-    assert token_logprobs(tiny_model, hidden, torch.zeros(0, dtype=torch.long)).shape == (0,)
-
-
-def test_branch_means_by_hand() -> None:
-    means = branch_means(torch.tensor([-1.0, -3.0, -5.0, -2.0, -2.0, -8.0]), (2, 1, 3))
-    assert means.tolist() == [-2.0, -5.0, -4.0]
 
 
 def test_packing_goes_through_peft(tiny_model: Any) -> None:

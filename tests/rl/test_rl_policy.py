@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from r1ranker.config import RunConfig
 from r1ranker.errors import ConfigError
-from r1ranker.llm.packing import Pack, branch_means, causal_lm, collate, packed_hidden, token_logprobs
+from r1ranker.llm.logprobs import branch_means, token_logprobs
+from r1ranker.llm.packing import Pack, causal_lm, collate, packed_hidden
 from r1ranker.llm.tree import collate_trees
 from r1ranker.rankers import IRanker
 from r1ranker.rl.losses import all_actions_loss, ppo_loss
@@ -382,7 +383,7 @@ def test_head_runs_in_parts_of_any_size(make_policy: MakePolicy, monkeypatch: py
     policy = make_policy()
     with torch.no_grad():
         batch, hidden, whole = policy.packed(PACKS)
-        monkeypatch.setattr("r1ranker.llm.packing.HEAD_CHUNK", 5)
+        monkeypatch.setattr("r1ranker.llm.logprobs.HEAD_CHUNK", 5)
         torch.testing.assert_close(token_logprobs(policy.model, hidden, batch.targets), whole, atol=1e-5, rtol=1e-5)
 
 
@@ -394,7 +395,7 @@ def test_a_head_in_parts_gives_the_same_gradients_and_keeps_no_logits(
 ) -> None:
     found, kept = [], []
     for chunk in (1000, 5):
-        monkeypatch.setattr("r1ranker.llm.packing.HEAD_CHUNK", chunk)
+        monkeypatch.setattr("r1ranker.llm.logprobs.HEAD_CHUNK", chunk)
         policy = make_policy()
         batch = collate(PACKS)
         hidden = packed_hidden(policy.model, batch)

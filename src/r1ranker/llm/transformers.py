@@ -19,15 +19,9 @@ from r1ranker.llm.constrained import OPENING, THOUGHT_END, Grammar, Guide, Spill
 from r1ranker.llm.groups import Group, alike, batches
 from r1ranker.llm.kv import GrowingCache, PrefixStore, preload
 from r1ranker.llm.linear import forget_packed, use_onednn, weights_stay
-from r1ranker.llm.packing import (
-    PAD_BRANCH,
-    Pack,
-    attention_mask,
-    branch_scores,
-    causal_lm,
-    collate,
-    hidden_states,
-)
+from r1ranker.llm.logprobs import branch_scores
+from r1ranker.llm.norms import fuse_norms
+from r1ranker.llm.packing import PAD_BRANCH, Pack, attention_mask, causal_lm, collate, hidden_states
 from r1ranker.llm.sampling import Branch, Writer
 from r1ranker.types import Completion, Request, Sampling
 
@@ -59,6 +53,7 @@ class TransformersLLM:
     ) -> None:
         share_keys(model)
         use_onednn(model)
+        fuse_norms(model)
         self.model = model
         self.tokenizer = tokenizer
         self.name = name

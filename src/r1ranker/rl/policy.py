@@ -13,15 +13,8 @@ from torch import Tensor, nn
 from r1ranker.config import ModelConfig
 from r1ranker.errors import ConfigError, MissingExtraError
 from r1ranker.llm.load import fast_bfloat16, load_model
-from r1ranker.llm.packing import (
-    Pack,
-    PackedBatch,
-    branch_scores,
-    causal_lm,
-    collate,
-    packed_hidden,
-    token_logprobs,
-)
+from r1ranker.llm.logprobs import branch_scores, token_logprobs
+from r1ranker.llm.packing import Pack, PackedBatch, causal_lm, collate, packed_hidden
 from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.llm.tree import TreeBatch, collate_trees
 
