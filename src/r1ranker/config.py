@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,10 +52,14 @@ class DataConfig(Section):
     """By data set: its builder's options, such as [data.options.rec-movie] history = 5."""
     mix: Literal["balanced", "proportional"] = "balanced"
     """With several data sets: each has the same share of the training states, or one by how many examples it has."""
+    weights: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """By data set, in balance: how many shares of the training states it has; 1 where nothing is said."""
 
     @model_validator(mode="after")
     def _known_names(self) -> DataConfig:
-        for table in ("sources", "options"):
+        if self.weights and self.mix != "balanced":
+            raise ValueError("data.weights are shares of a balanced mix: leave them out, or set data.mix = 'balanced'")
+        for table in ("sources", "options", "weights"):
             if odd := [name for name in getattr(self, table) if name not in self.names]:
                 raise ValueError(f"[data.{table}] names '{odd[0]}', which is not among data.names {list(self.names)}")
         return self
@@ -416,7 +420,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
 def _forget_other_data(raw: dict[str, Any]) -> None:
     """With other data sets by `--set data.names`, what the recipe says of its own ones is moot."""
     data = raw["data"]
-    for table in ("sources", "options"):
+    for table in ("sources", "options", "weights"):
         if isinstance(data.get(table), dict) and isinstance(data["names"], list):
             data[table] = {name: value for name, value in data[table].items() if name in data["names"]}
 

@@ -161,6 +161,14 @@ def test_random_targets_of_a_user_differ_as_long_as_there_are_any(tmp_path: Path
     assert set(mine[0].ids) != set(mine[4].ids)
 
 
+def test_random_targets_of_the_train_side_leave_the_test_side_as_it_is(tmp_path: Path) -> None:
+    paths = made(tmp_path)
+    data, random = build(paths, test_users=9), build(paths, test_users=9, train_target="random")
+    assert random.test == data.test
+    assert random.train == build(paths, test_users=9, target="random").train
+    assert random.train != data.train
+
+
 def test_popularity_counts_train_users_only(tmp_path: Path) -> None:
     paths = made(tmp_path)
     sequences = read_recbole(*paths).sequences
@@ -192,6 +200,7 @@ def test_the_seed_decides_and_users_do_not_depend_on_each_other(tmp_path: Path) 
         ({"candidates": 1}, "candidates 1"),
         ({"examples_per_user": 0}, "examples_per_user 0"),
         ({"target": "last"}, "target is 'last'"),
+        ({"train_target": "last"}, "train_target is 'last'"),
         ({"history": 8}, r"no user has 9 titled items .* the longest sequence has 8: set history to at most 7"),
         (
             {"candidates": 34},

@@ -150,7 +150,15 @@ def mixed(make_example: ExampleFactory) -> tuple[list[RankingExample], list[str]
 Mixed = tuple[list[RankingExample], list[str]]
 
 
-def blend(mixed: Mixed, per_step: int, *, per_example: int = 1, balanced: bool = True, seed: int = 0) -> StateStream:
+def blend(
+    mixed: Mixed,
+    per_step: int,
+    *,
+    per_example: int = 1,
+    balanced: bool = True,
+    seed: int = 0,
+    weights: dict[str, int] | None = None,
+) -> StateStream:
     return StateStream(
         mixed[0],
         per_step=per_step,
@@ -159,6 +167,7 @@ def blend(mixed: Mixed, per_step: int, *, per_example: int = 1, balanced: bool =
         per_example=per_example,
         origins=mixed[1],
         balanced=balanced,
+        weights=weights,
     )
 
 
@@ -180,6 +189,18 @@ def test_in_balance_an_example_gives_all_its_states_in_its_turn(mixed: Mixed) ->
     assert ids[0::2] == ids[1::2]
     assert Counter(state.origin for state in states) == {"small": 12, "middle": 12, "large": 12}
     assert ids[0::2] == [state.example.id for step in range(6) for state in blend(mixed, 3).at(step)]
+
+
+def test_a_data_set_gives_as_many_examples_a_round_as_it_weighs(mixed: Mixed) -> None:
+    stream = blend(mixed, 4, weights={"middle": 2})
+    rounds = [stream.at(step) for step in range(9)]
+    for states in rounds:
+        assert Counter(state.origin for state in states) == {"small": 1, "middle": 2, "large": 1}
+    ids = [state.example.id for states in rounds for state in states if state.origin == "middle"]
+    assert len(ids) == 18
+    assert all(sorted(ids[k : k + 3]) == ["middle0", "middle1", "middle2"] for k in range(0, 18, 3))  # whole epochs
+    assert stream.at(3) == rounds[3]
+    assert blend(mixed, 3, weights={}).at(5) == blend(mixed, 3).at(5)
 
 
 def test_in_balance_a_step_depends_on_the_seed_and_itself_alone(mixed: Mixed) -> None:

@@ -94,6 +94,7 @@ def build_recommendation(
     history: int = 20,
     candidates: int = 20,
     target: Literal["next", "random"] = "next",
+    train_target: Literal["next", "random"] | None = None,
     test_fraction: float = 0.2,
     test_users: int | None = None,
     examples_per_user: int = 1,
@@ -107,6 +108,7 @@ def build_recommendation(
     candidates: how many items are listed, the positive among them.
     target: "next" (the paper) takes a user's first `history` items and the one after them; "random" takes a
         random later place instead, and the `history` items before it.
+    train_target: the same for the train side alone; None: as on the test side.
     test_fraction: the part of the users that is held out.
     test_users: the number of test users; overrides `test_fraction`.
     examples_per_user: on the train side only, each with its own target ("random": different places as long
@@ -120,8 +122,9 @@ def build_recommendation(
             f"history is {history}, candidates {candidates}, examples_per_user {examples_per_user}: "
             "they must be at least 1, 2 and 1"
         )
-    if target not in ("next", "random"):
-        raise InputError(f"target is '{target}'; it must be next or random")
+    for key, value in (("target", target), ("train_target", train_target or target)):
+        if value not in ("next", "random"):
+            raise InputError(f"{key} is '{value}'; it must be next or random")
     data = read_recbole(inter_path, item_path)
     catalogue = list(data.titles)
     notes = list(data.notes)
@@ -145,7 +148,7 @@ def build_recommendation(
         rich, test_fraction=test_fraction, test_size=test_users, rng=random.Random(f"{seed}:split")
     )
 
-    def expand(user: str, count: int) -> Iterator[RankingExample]:
+    def expand(user: str, target: str, count: int) -> Iterator[RankingExample]:
         # A generator of their own keeps a user's examples the same whatever the other users are.
         rng = random.Random(f"{seed}:user:{user}")
         items = data.sequences[user]
@@ -164,8 +167,8 @@ def build_recommendation(
 
     return Dataset(
         name=name,
-        train=tuple(example for user in train_users for example in expand(user, examples_per_user)),
-        test=tuple(example for user in test for example in expand(user, 1)),
+        train=tuple(example for user in train_users for example in expand(user, train_target or target, examples_per_user)),
+        test=tuple(example for user in test for example in expand(user, target, 1)),
         popularity=dict(Counter(i for user in train_users for i in data.sequences[user])),
         notes=tuple(notes),
         sequences=tuple(tuple(data.titles[i] for i in data.sequences[user]) for user in train_users),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -69,6 +69,7 @@ class StateStream:
     origins: the data set that each example is from, where several are mixed; empty: all are from one.
     balanced: every data set gives one example a round, in an order that is drawn anew, however many it has;
         otherwise all examples are shuffled together.
+    weights: in balance, how many examples a data set gives a round; one where nothing is said.
     Raises InputError if no example, or none of a data set in balance, has a better and a worse candidate.
     """
 
@@ -82,6 +83,7 @@ class StateStream:
         per_example: int = 1,
         origins: Sequence[str] = (),
         balanced: bool = True,
+        weights: Mapping[str, int] | None = None,
     ) -> None:
         self.per_step = per_step
         self.per_example = per_example
@@ -101,6 +103,7 @@ class StateStream:
                 f"there is nothing to learn from in '{empty[0]}': none of its training examples has candidates of "
                 "different relevance; leave it out of data.names"
             )
+        self._weights = {name: (weights or {}).get(name, 1) for name in self._pools}
         self._shuffled: dict[str, tuple[int, list[int]]] = {}
 
     def at(self, step: int) -> list[State]:
@@ -109,17 +112,19 @@ class StateStream:
         return [self._state(first + k) for k in range(self.per_step)]
 
     def _state(self, index: int) -> State:
-        turn, place = divmod(index // self.per_example, len(self._pools))
-        name = self._round(turn)[place]
-        epoch, place = divmod(turn, len(self._pools[name]))
+        turn, place = divmod(index // self.per_example, sum(self._weights.values()))
+        names = self._round(turn)
+        name = names[place]
+        given = turn * self._weights[name] + names[:place].count(name)
+        epoch, place = divmod(given, len(self._pools[name]))
         example, origin = self._pools[name][self._order(name, epoch)[place]]
         if not self.subsets:
             return State(example, example.ids, origin)
         return sample_state(example, random.Random(f"{self.seed}/state/{index}"), origin)
 
     def _round(self, turn: int) -> list[str]:
-        """The pools in the order of a round."""
-        names = list(self._pools)
+        """The pools in the order of a round, each as often as it weighs."""
+        names = [name for name in self._pools for _ in range(self._weights[name])]
         random.Random(f"{self.seed}/round/{turn}").shuffle(names)
         return names
 

@@ -86,6 +86,7 @@ class Trainer:
             per_example=1 if on_policy else train.states_per_example,
             origins=self.origins,
             balanced=config.data.mix == "balanced",
+            weights=config.data.weights,
         )
         if on_policy and train.credit == "turn" and isinstance(self.ranker, IRanker):
             return ReachedStates(stream, self.ranker, self.policy.llm, config)
