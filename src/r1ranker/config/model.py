@@ -1,0 +1,26 @@
+"""[model]."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from r1ranker.sections import Section
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class ModelConfig(Section):
+    """[model]: which LLM is trained, and which of its weights."""
+
+    path: str = "smollm2-135m-instruct"
+    """A known name, a hub id, or a folder."""
+    device: str = "auto"
+    precision: Precision = "auto"
+    """bf16: bfloat16 autocast over float32 weights. auto: bf16 where the hardware multiplies it."""
+    frozen_layers: int = Field(0, ge=0)
+    """Lower layers (and the embeddings, if any) that stay as they are."""
+    lora_rank: int = Field(0, ge=0)
+    """0 trains the weights themselves."""
+    lora_alpha: int = Field(32, gt=0)

@@ -1,0 +1,148 @@
+"""A whole recipe, and which of its settings go together."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from r1ranker.config.data import DataConfig
+from r1ranker.config.model import ModelConfig
+from r1ranker.config.ranker import SCORING, RankerConfig
+from r1ranker.config.train import RewardConfig, TrainConfig, WarmupConfig
+from r1ranker.sections import Section
+
+
+class EvaluationConfig(Section):
+    """[evaluation]: what is measured after (and before) training."""
+
+    limit: int | None = Field(None, ge=1)
+    """Test examples; None takes all."""
+    direct: bool = True
+    """Whether the base model is also asked for the whole list at once."""
+    concurrency: int = Field(32, ge=1)
+    """Rankings under way at once."""
+
+
+class RunConfig(Section):
+    """A whole recipe."""
+
+    name: str = "run"
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    ranker: RankerConfig = RankerConfig()
+    reward: RewardConfig = RewardConfig()
+    warmup: WarmupConfig | None = None
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        if self.ranker.kind in SCORING:
+            raise ValueError(
+                f"ranker.kind = '{self.ranker.kind}' is a way to rank, not to train: train with ranker.kind = "
+                f"'iterative' and ranker.thinking = false, then rank with {self.ranker.kind}"
+            )
+        if changed := self.ranker.schedule:
+            raise ValueError(
+                f"ranker.{changed[0]} is a way to rank, not to train: leave it out here, and give it when you rank "
+                "with the trained model"
+            )
+        if self.ranker.thoughts:
+            raise ValueError(
+                "ranker.thoughts is a way to rank, not to train: leave it out here, and give it when you rank with "
+                "the trained model"
+            )
+        if self.ranker.constrained and self.train.algorithm != "all_actions":
+            raise ValueError(
+                "ranker.constrained = true is trained by train.algorithm = 'all_actions', not "
+                f"'{self.train.algorithm}': leave it out here, and give it when you rank with the trained model"
+            )
+        if self.train.algorithm == "all_actions" and (self.ranker.thinking or self.ranker.kind == "direct"):
+            raise ValueError(
+                "train.algorithm = 'all_actions' sums over the candidates of one turn: it needs "
+                "ranker.kind = 'iterative' and ranker.thinking = false"
+            )
+        if self.train.states_per_example > 1 and self.ranker.kind == "direct":
+            raise ValueError("train.states_per_example > 1 needs ranker.kind = 'iterative': a list has one state")
+        if self.train.states_per_step % self.train.states_per_example:
+            raise ValueError(
+                f"train.states_per_step = {self.train.states_per_step} is no multiple of train.states_per_example = "
+                f"{self.train.states_per_example}: an example's states belong to one step"
+            )
+        if self.train.algorithm == "grpo" and self.train.group_size < 2:
+            raise ValueError("train.algorithm = 'grpo' compares completions of a state: set train.group_size >= 2")
+        return self
+
+    @model_validator(mode="after")
+    def _credit_fits(self) -> RunConfig:
+        train = self.train
+        if train.states == "on_policy" and self.ranker.kind == "direct":
+            raise ValueError(
+                "train.states = 'on_policy' is of eliminations, and ranker.kind = 'direct' has one turn: set "
+                "train.states = 'subsets'"
+            )
+        if train.credit == "turn":
+            if train.turn_gamma != 1:
+                raise ValueError(
+                    "train.turn_gamma discounts the rewards of later turns, and train.credit = 'turn' takes none: "
+                    "leave it out, or set train.credit = 'trajectory' or 'gigpo'"
+                )
+        elif train.algorithm == "all_actions":
+            raise ValueError(
+                f"train.credit = '{train.credit}' is for sampled replies, and train.algorithm = 'all_actions' samples "
+                "none: set train.credit = 'turn', or train.algorithm = 'grpo'"
+            )
+        elif train.states == "subsets":
+            raise ValueError(
+                f"train.credit = '{train.credit}' needs the turns of whole eliminations: set train.states = "
+                "'on_policy', or train.credit = 'turn'"
+            )
+        elif train.gamma != 1:
+            raise ValueError(
+                f"train.gamma discounts from token to token, and with train.credit = '{train.credit}' a turn is one "
+                "action: set train.gamma = 1, and train.turn_gamma"
+            )
+        if train.credit == "gigpo" and train.algorithm == "ppo":
+            raise ValueError(
+                "train.credit = 'gigpo' compares eliminations and needs no critic: set train.algorithm = 'grpo', or "
+                "train.credit = 'trajectory'"
+            )
+        if train.step_weight != 1 and train.credit != "gigpo":
+            raise ValueError("train.step_weight is for train.credit = 'gigpo': leave it out, or set that credit")
+        return self
+
+    @model_validator(mode="after")
+    def _reward_fits(self) -> RunConfig:
+        earned = list(RewardConfig.model_fields)
+        if self.ranker.kind == "iterative":
+            earned.remove("coverage")
+        if self.train.algorithm == "all_actions":
+            earned = ["answer"]
+        for part in RewardConfig.model_fields:
+            if getattr(self.reward, part) != 1 and part not in earned:
+                raise ValueError(
+                    f"reward.{part} is never earned with ranker.kind = '{self.ranker.kind}' and train.algorithm = "
+                    f"'{self.train.algorithm}' (only {', '.join(earned)}): leave it out"
+                )
+        if not any(getattr(self.reward, part) for part in earned):
+            raise ValueError(f"nothing is learned with every weight of [reward] 0: give one of {', '.join(earned)}")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> RunConfig:
+        if self.warmup is None or self.warmup.rounds == 0:
+            return self
+        if self.train.algorithm == "all_actions":
+            raise ValueError(
+                "[warmup] is for sampled completions, and train.algorithm = 'all_actions' scores: leave it out"
+            )
+        if self.warmup.force_format and self.ranker.kind == "direct":
+            raise ValueError(
+                "warmup.force_format is for ranker.kind = 'iterative', whose answer is one label: leave it out"
+            )
+        if self.model.lora_rank and self.train.kl_coef:
+            raise ValueError(
+                "with model.lora_rank, train.kl_coef pulls to the model without its adapter, away from what [warmup] "
+                "made: set train.kl_coef = 0, or model.lora_rank = 0"
+            )
+        return self

@@ -1,0 +1,100 @@
+"""How is learned: [reward], [train] and [warmup]."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from r1ranker.rewards import Reward
+from r1ranker.sections import Section
+
+Algorithm = Literal["all_actions", "grpo", "ppo"]
+Credit = Literal["turn", "trajectory", "gigpo"]
+
+
+class RewardConfig(Section):
+    """[reward]: what the parts of a reward (`rewards.py`) weigh; 1 is the paper, 0 leaves a part out."""
+
+    answer: float = Field(1.0, ge=0)
+    coverage: float = Field(1.0, ge=0)
+    """For direct: how many candidates the list leaves out. An exclusion never earns it."""
+    format: float = Field(1.0, ge=0)
+    tags: float = Field(1.0, ge=0)
+
+    def total(self, reward: Reward) -> float:
+        """What is learned from: the weighted sum of the parts."""
+        ranked = self.answer * reward.answer + self.coverage * reward.coverage
+        return ranked + self.format * reward.format + self.tags * reward.tags
+
+
+class TrainConfig(Section):
+    """[train]: the algorithm and its constants."""
+
+    algorithm: Algorithm = "ppo"
+    steps: int = Field(100, ge=1)
+    states_per_step: int = Field(16, ge=1)
+    states_per_example: int = Field(1, ge=1)
+    """States drawn of an example in a step; with all_actions what their prompts begin with is computed once."""
+    states: Literal["subsets", "on_policy"] = "subsets"
+    """subsets: random subsets of an example's candidates (the paper). on_policy: those that are left in the turns of
+    a whole elimination by the model as it is, at most states_per_example of them."""
+    credit: Credit = "turn"
+    """turn: an exclusion by its own reward. With states = "on_policy" also by the rewards of the following turns:
+    trajectory, and gigpo, which compares whole eliminations and those of their turns that have the same left."""
+    turn_gamma: float = Field(1.0, ge=0, le=1)
+    """For trajectory and gigpo: the discount from one turn of an elimination to the next."""
+    step_weight: float = Field(1.0, ge=0)
+    """For gigpo: what the comparison of turns weighs beside that of whole eliminations."""
+    group_size: int = Field(1, ge=1)
+    """Completions sampled of each state (not for all_actions); with another credit than turn, eliminations of each
+    example."""
+    epochs: int = Field(1, ge=1)
+    """Passes over a step's completions."""
+    minibatch_states: int | None = Field(None, ge=1)
+    """States to an optimizer step; None takes all of them at once."""
+    learning_rate: float = Field(1e-6, gt=0)
+    critic_learning_rate: float = Field(2e-6, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    decay_steps: int = Field(0, ge=0)
+    """Over so many last steps the learning rate falls, linearly, to nothing after the last one."""
+    grad_clip: float = Field(1.0, gt=0)
+    clip_epsilon: float = Field(0.2, gt=0)
+    value_clip: float = Field(0.5, gt=0)
+    kl_coef: float = Field(0.001, ge=0)
+    scale_rewards: bool = False
+    """Divide the rewards of a state's choices by their standard deviation, as GRPO does (all_actions)."""
+    entropy_coef: float = Field(0.0, ge=0)
+    """Bonus on the policy's entropy over the choices (all_actions)."""
+    gamma: float = Field(1.0, ge=0, le=1)
+    gae_lambda: float = Field(1.0, ge=0, le=1)
+    critic: Literal["separate", "head"] = "separate"
+    """separate: a model of the same size (the paper). head: a linear head on the policy's own states."""
+    temperature: float = Field(1.0, gt=0)
+    """Of sampled completions; with all_actions and constrained answers, of the policy that is trained."""
+    micro_tokens: int = Field(4096, ge=1)
+    """About how many positions stand in one forward and backward pass; bounds the memory."""
+    checkpoint_every: int = Field(50, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class WarmupConfig(Section):
+    """[warmup]: supervised training on the model's own completions before RL, as `rl/warmup.py` says; off if absent."""
+
+    rounds: int = Field(3, ge=0)
+    """Each samples with the model as it is then, and trains on what it keeps; 0: no warm-up."""
+    states: int = Field(32, ge=1)
+    """States of a round, of each of which one completion is kept at most."""
+    samples: int = Field(8, ge=1)
+    """Completions sampled of each state."""
+    min_reward: float | None = None
+    """What a completion must earn to be kept, beside being well formed and naming a candidate."""
+    force_format: bool = False
+    """For iterative: only the thought is free, so that a model which does not know the format keeps it too."""
+    epochs: int = Field(1, ge=1)
+    """Passes over what a round kept."""
+    minibatch_states: int | None = Field(8, ge=1)
+    """Kept completions to an optimizer step; None takes all of them at once."""
+    temperature: float = Field(1.0, gt=0)
+    learning_rate: float = Field(5e-5, gt=0)
