@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import re
 from collections import Counter
@@ -14,7 +13,8 @@ from typing import Literal, get_args
 from r1ranker.datasets.base import Dataset, normalise, note, split_groups
 from r1ranker.datasets.document_files import MARKDOWN, RESTRUCTURED, Section, read_sections
 from r1ranker.datasets.duplicates import near_duplicate_groups, note_near_duplicates
-from r1ranker.errors import InputError, MissingExtraError
+from r1ranker.datasets.hard_negatives import ranked_by_bm25
+from r1ranker.errors import InputError
 from r1ranker.types import Candidate, RankingExample
 
 DocumentNegatives = Literal["same", "random", "hard"]
@@ -183,10 +183,11 @@ def _examples(
     """One example a passage of a side of the split; none where there are fewer than `candidates` of them."""
     if len(side) < candidates:
         return
-    ranked = _by_bm25(side) if negatives == "hard" else None
+    # Begins its work with the first next(), for hard negatives only.
+    ranked = ranked_by_bm25([passage.query for passage in side], [passage.text for passage in side])
     for place, passage in enumerate(side):
         rng = random.Random(f"{seed}:section:{passage.key}")
-        if ranked is not None:
+        if negatives == "hard":
             taken = [other for other in next(ranked) if other != place][: candidates - 1]
         else:
             near = [k for k, p in enumerate(side) if p.document == passage.document and k != place]
@@ -205,20 +206,6 @@ def _examples(
             group=groups[passage.document],
             item_type="passage",
         )
-
-
-def _by_bm25(side: Sequence[_Passage]) -> Iterator[list[int]]:
-    """For each passage's query the places of all passages, best first (BM25: Robertson and Zaragoza 2009)."""
-    try:
-        import bm25s
-    except ImportError as error:
-        raise MissingExtraError("Choosing hard negatives", "bm25s", "eval") from error
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index it builds
-    index = bm25s.BM25(method="lucene")
-    index.index([_words(passage.text).split() for passage in side], show_progress=False)
-    for passage in side:
-        scores = index.get_scores(_words(passage.query).split())
-        yield sorted(range(len(side)), key=lambda k: -float(scores[k]))
 
 
 def _words(text: str) -> str:

@@ -6,9 +6,7 @@ characters in all.
 
 from __future__ import annotations
 
-import logging
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +14,9 @@ from typing import Any, Literal, get_args
 
 from r1ranker.datasets.base import Dataset, json_lines, normalise, note, split_groups
 from r1ranker.datasets.duplicates import near_duplicate_groups, note_near_duplicates
+from r1ranker.datasets.hard_negatives import ranked_by_bm25
 from r1ranker.datasets.parquet import read_parquet
-from r1ranker.errors import InputError, MissingExtraError
+from r1ranker.errors import InputError
 from r1ranker.types import Candidate, RankingExample
 
 Negatives = Literal["given", "random", "hard"]
@@ -203,8 +202,8 @@ def _example(query: JudgedQuery, name: str, candidates: int, negatives: Negative
         taken = rng.sample(others, candidates - 1)
     else:
         if negatives == "hard":
-            scores = _bm25(query)
-            others.sort(key=lambda place: -scores[place])
+            (ranked,) = ranked_by_bm25([query.query], query.passages)
+            others = [place for place in ranked if place in others]
         taken = others[: candidates - 1]
     places = sorted([answer, *taken])
     rng.shuffle(places)
@@ -216,22 +215,6 @@ def _example(query: JudgedQuery, name: str, candidates: int, negatives: Negative
         relevance={f"p{answer + 1}": 1.0},
         item_type="passage",
     )
-
-
-def _bm25(query: JudgedQuery) -> list[float]:
-    """How well each passage fits the query; its own list is the collection (Robertson and Zaragoza 2009)."""
-    try:
-        import bm25s
-    except ImportError as error:
-        raise MissingExtraError("Choosing hard negatives", "bm25s", "eval") from error
-    words = re.findall(r"\w+", query.query.lower())
-    texts = [re.findall(r"\w+", passage.lower()) for passage in query.passages]
-    if not words or not any(texts):
-        return [0.0] * len(texts)
-    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it logs every index it builds
-    index = bm25s.BM25(method="lucene")
-    index.index(texts, show_progress=False)
-    return [float(score) for score in index.get_scores(words)]
 
 
 def _characters(example: RankingExample) -> int:
