@@ -31,6 +31,12 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def add_training(name: str, setting: str) -> None:
+    """A second training to the plan, with one seed."""
+    table = f"[[trainings]]\nname = '{name}'\nrecipe = 'recipe.toml'\nseeds = [0]\nset = ['{setting}']\n"
+    change(Path("plan.toml"), "[bench]", f"{table}\n[bench]")
+
+
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The steps that are taken and the lists that are ranked by a model, in turn."""
@@ -174,6 +180,47 @@ def test_a_training_that_learns_from_what_is_tested_is_refused(
     assert run.main(["plan.toml"]) == 1
     assert "'learner' learns from 4 of the 8 test lists of 'lists.jsonl'" in capsys.readouterr().err
     assert work == []
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_what_only_leaves_out_is_compared_with_the_test_lists_once_it_is_trained(
+    work: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # "greedy" learns from six of the eight lists, "learner" from the four that the benchmark does not test.
+    add_training("greedy", 'data.options."lists.jsonl".test_fraction=0.25')
+    refused = "'greedy' learns from 2 of the 4 test lists of 'lists.jsonl'"
+    assert run.main(["plan.toml"]) == 1
+    assert refused in capsys.readouterr().err
+    assert work == []
+    # Neither trained nor to be trained, it says nothing of this run's figures.
+    assert run.main(["plan.toml", "--only", "learner", "--seeds", "0"]) == 0
+    assert "training greedy, seed 0: not trained" in results()["missing"]
+    # Trained where it was fair, it is among the results of this run too.
+    change(Path("plan.toml"), '"lists.jsonl"]\ntest_fraction = 0.5', '"lists.jsonl"]\ntest_fraction = 0.25')
+    assert run.main(["plan.toml", "--only", "greedy", "--out", "elsewhere"]) == 0
+    change(Path("plan.toml"), '"lists.jsonl"]\ntest_fraction = 0.25', '"lists.jsonl"]\ntest_fraction = 0.5')
+    capsys.readouterr()
+    work.clear()
+    assert run.main(["plan.toml", "--only", "learner", "--out", "elsewhere"]) == 1
+    assert refused in capsys.readouterr().err
+    assert work == []
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_the_data_of_what_only_leaves_out_need_not_be_at_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    other = Path("lists.jsonl").read_text(encoding="utf-8").replace("question", "riddle")
+    add_training("riddler", 'data.names=["riddles.jsonl"]')
+    learner = ["plan.toml", "--only", "learner", "--seeds", "0"]
+    assert run.main(learner) == 0
+    assert not any("riddles.jsonl" in text for text in results()["missing"])
+    assert run.main(["plan.toml", "--only", "riddler"]) == 1
+    assert "riddles.jsonl" in capsys.readouterr().err
+    Path("riddles.jsonl").write_text(other, encoding="utf-8")
+    assert run.main(["plan.toml", "--only", "riddler"]) == 0
+    Path("riddles.jsonl").unlink()
+    assert run.main(learner) == 0
+    (told,) = (text for text in results()["missing"] if "riddle" in text)
+    assert told.startswith("training riddler: not compared with the test lists, ")
 
 
 @pytest.mark.usefixtures("plan_file")
