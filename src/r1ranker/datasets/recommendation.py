@@ -167,7 +167,9 @@ def build_recommendation(
 
     return Dataset(
         name=name,
-        train=tuple(example for user in train_users for example in expand(user, train_target or target, examples_per_user)),
+        train=tuple(
+            example for user in train_users for example in expand(user, train_target or target, examples_per_user)
+        ),
         test=tuple(example for user in test for example in expand(user, target, 1)),
         popularity=dict(Counter(i for user in train_users for i in data.sequences[user])),
         notes=tuple(notes),

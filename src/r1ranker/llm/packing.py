@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from inspect import signature
 from typing import Any
 
@@ -144,8 +143,7 @@ def causal_lm(model: nn.Module) -> Any:
     return inner() if inner is not None else model
 
 
-@lru_cache
-def _cache_argument(backbone: type[nn.Module]) -> str:
+def _cache_argument(backbone: Any) -> str:
     """What a model calls its cache: transformers 5.24 renamed it, one model after the other."""
     return "cache" if "cache" in signature(backbone.forward).parameters else "past_key_values"
 
@@ -168,7 +166,7 @@ def hidden_states(
         attention_mask=mask,
         position_ids=positions,
         use_cache=cache is not None,
-        **{_cache_argument(type(backbone)): cache},
+        **{_cache_argument(backbone): cache},
         **({"blocks": blocks} if blocks is not None else {}),
     )
     hidden: Tensor = output.last_hidden_state
