@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -271,6 +272,7 @@ def test_all_actions_measures_the_expected_reward(make_policy: MakePolicy, recip
     config = recipe("all_actions", ranker={"sharpness": 2.0}, kl_coef=0.01)
     learner = learner_of(policy, config)
     averages = Averages()
+    states = [replace(state, origin="films" if k < 2 else "") for k, state in enumerate(states)]
     learner.backward(states, range(len(states)), averages)
     got = averages.result()
     ranker = config.ranker.build(None)
@@ -289,6 +291,9 @@ def test_all_actions_measures_the_expected_reward(make_policy: MakePolicy, recip
     assert got["reward"] == pytest.approx(sum(expected) / 5, abs=1e-4)
     # Sizes 3, 4, 5, 3, 4, one positive each: (2/3 + 3/4 + 4/5 + 2/3 + 3/4) / 5 = 0.72667.
     assert got["reward_uniform"] == pytest.approx(0.7266667, abs=1e-6)
+    # And of the data set that is named, its two states alone: (2/3 + 3/4) / 2.
+    assert got["reward/films"] == pytest.approx(sum(expected[:2]) / 2, abs=1e-4)
+    assert got["reward_uniform/films"] == pytest.approx(17 / 24, abs=1e-6)
     assert got["choices"] == pytest.approx(19 / 5)
     assert got["kl"] == pytest.approx(0.0, abs=1e-6)
     assert 0 < got["entropy"] < math.log(5)

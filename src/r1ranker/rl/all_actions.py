@@ -69,10 +69,9 @@ class AllActions:
             scale = float(rewards.std(correction=0)) if train.scale_rewards else 1.0
             loss = loss - expected / (scale or 1.0) - train.entropy_coef * spread
             # Chance differs from state to state: what a uniform policy earns says how far this one is above it.
-            averages.add("reward", float(expected.detach()))
-            if state.origin:
-                averages.add(f"reward/{state.origin}", float(expected.detach()))
-            averages.add("reward_uniform", float(rewards.mean()))
+            for of in ("", f"/{state.origin}") if state.origin else ("",):
+                averages.add(f"reward{of}", float(expected.detach()))
+                averages.add(f"reward_uniform{of}", float(rewards.mean()))
             averages.add("entropy", float(spread.detach()))
             averages.add("choices", len(values))
             if ref_logits is not None:
