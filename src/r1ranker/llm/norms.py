@@ -47,7 +47,8 @@ class FusedNorm(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """hidden_states: (..., H)."""
-        if hidden_states.dtype != torch.float32 or self.weight.dtype != torch.float32 or hidden_states.is_cuda:
+        plain = hidden_states.dtype == self.weight.dtype == torch.float32
+        if not plain or hidden_states.device.type != "cpu":
             out: Tensor = self.usual.forward(self, hidden_states)
             return out
         normed: Tensor = _Norm.apply(hidden_states, self.weight, self.variance_epsilon)  # type: ignore[no-untyped-call]
