@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from math import isfinite, nan
+from math import ceil, isfinite, nan
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -19,6 +19,7 @@ _MANY = (
     "#7a1f2b", "#0f4c5c", "#1f6b3a", "#e23d6d", "#14b8a6", "#5b3a1e", "#3b5bdb", "#111827",
 )  # fmt: skip
 _LABEL = 32  # characters to a line of a label
+_BARS = 60  # about so many stand side by side
 
 
 def plot_bars(
@@ -98,15 +99,36 @@ def plot_groups(
     """Writes a PNG of bars in groups: for each series one (value, low, high) a group, or None for no bar.
 
     A series without any bar takes no room, but keeps its colour for itself: in several plots of the same series
-    each has the same colour throughout. Raises MissingExtraError without matplotlib.
+    each has the same colour throughout. Many bars stand in panels below each other. Raises MissingExtraError without
+    matplotlib.
     """
     shown = [(k, name, values) for k, (name, values) in enumerate(series.items()) if any(values)]
     legend = [fill(name, _LABEL) for _, name, _ in shown]
-    figure = _figure(max(8.0, 4.4 + 0.22 * len(groups) * (len(shown) + 2)), _height(legend))
-    axes = figure.add_subplot()
+    panels = ceil(len(groups) * (len(shown) + 2) / _BARS)
+    most = ceil(len(groups) / max(1, panels))  # groups of a panel
+    panels = ceil(len(groups) / max(1, most))
+    figure = _figure(max(8.0, 4.4 + 0.22 * most * (len(shown) + 2)), max(_height(legend), 3.2 * panels))
+    handles: list[Any] = []
+    first = None
+    for panel in range(panels):
+        part = slice(panel * most, (panel + 1) * most)
+        axes = figure.add_subplot(panels, 1, panel + 1, sharey=first)
+        first = first or axes
+        handles = _draw_groups(axes, groups[part], [(colour, values[part]) for colour, _, values in shown])
+        axes.set_xlim(-0.5, most - 0.5)  # a last panel of fewer groups has bars as wide as the others'
+        axes.set_ylabel(label)
+        _dress(axes, "y", title if panel == 0 else "")
+    _legend(figure, handles, legend)
+    _save(figure, path)
+
+
+def _draw_groups(
+    axes: Any, groups: Sequence[str], shown: Sequence[tuple[int, Sequence[tuple[float, float, float] | None]]]
+) -> list[Any]:
+    """The bars of one panel, a colour and a value a group for each series; returns a handle for each."""
     handles = []
     width = 0.84 / max(1, len(shown))
-    for index, (colour, _, values) in enumerate(shown):
+    for index, (colour, values) in enumerate(shown):
         offset = (index - (len(shown) - 1) / 2) * width
         bars = [(k + offset, *value) for k, value in enumerate(values) if value is not None]
         places, heights = [x for x, *_ in bars], [value for _, value, _, _ in bars]
@@ -116,9 +138,7 @@ def plot_groups(
         axes.errorbar(places, heights, yerr=(below, above), fmt="none", ecolor="#1f2328", elinewidth=0.8, capsize=1.5)
     axes.set_xticks(range(len(groups)), [fill(name, _LABEL) for name in groups], parse_math=False)
     axes.tick_params(axis="x", length=0)
-    axes.set_ylabel(label)
-    _legend(figure, handles, legend)
-    _finish(figure, axes, "y", title, path)
+    return handles
 
 
 def plot_scatter(
