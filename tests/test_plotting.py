@@ -61,15 +61,22 @@ def test_groups_have_a_bar_for_each_value_and_whiskers_from_low_to_high(drawn: l
 
 def test_many_bars_stand_in_panels_of_one_scale(drawn: list[Any], tmp_path: Path) -> None:
     groups = [f"set {k}" for k in range(9)]
-    series = {f"row {r}": [(0.01 * (9 * r + k), 0.0, 1.0) for k in range(9)] for r in range(10)}
+    series: dict[str, list[tuple[float, float, float] | None]] = {
+        f"row {r}": [(0.01 * (9 * r + k), 0.0, 1.0) for k in range(9)] for r in range(10)
+    }
+    series["first panel alone"] = [(0.9, 0.0, 1.0), *[None] * 8]
+    series["last panel alone"] = [*[None] * 8, (0.91, 0.0, 1.0)]
     plot_groups(groups, series, tmp_path / "many.png", title="a title", label="MRR")
     panels = drawn[0].axes
-    assert [[text.get_text() for text in axes.get_xticklabels()] for axes in panels] == [groups[:5], groups[5:]]
+    assert [[text.get_text() for text in axes.get_xticklabels()] for axes in panels] == [
+        groups[:3],
+        groups[3:6],
+        groups[6:],
+    ]
     heights = [bar.get_height() for axes in panels for c in axes.containers for bar in getattr(c, "patches", ())]
-    assert sorted(heights) == pytest.approx([0.01 * k for k in range(90)])
-    assert panels[0].get_ylim() == panels[1].get_ylim()
-    assert panels[0].get_xlim() == panels[1].get_xlim()
-    assert len(drawn[0].legends[0].get_texts()) == 10
+    assert sorted(heights) == pytest.approx([0.01 * k for k in range(92)])
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels}) == 1
+    assert len(set(colours(drawn[0]).values())) == 12
 
 
 def colours(figure: Any) -> dict[str, Any]:

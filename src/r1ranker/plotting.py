@@ -114,7 +114,9 @@ def plot_groups(
         part = slice(panel * most, (panel + 1) * most)
         axes = figure.add_subplot(panels, 1, panel + 1, sharey=first)
         first = first or axes
-        handles = _draw_groups(axes, groups[part], [(colour, values[part]) for colour, _, values in shown])
+        bars = _draw_groups(axes, groups[part], [(colour, values[part]) for colour, _, values in shown])
+        # Where a panel has no bar of a series, it has none of its colour for the legend.
+        handles = [old if len(old) else new for old, new in zip(handles, bars, strict=True)] if handles else bars
         axes.set_xlim(-0.5, most - 0.5)  # a last panel of fewer groups has bars as wide as the others'
         axes.set_ylabel(label)
         _dress(axes, "y", title if panel == 0 else "")
