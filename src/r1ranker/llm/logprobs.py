@@ -22,8 +22,8 @@ HEAD_CHUNK = 1024
 class _Picked(torch.autograd.Function):
     """Log-probs (N,) of targets (N,) under logits (N, V); its gradient is written over the log-probs of all tokens.
 
-    The usual cross entropy takes as much memory once more for its gradient, which with a vocabulary of 49,152 costs
-    more time than the arithmetic. So a graph can be gone through once; PyTorch refuses a second time.
+    The usual cross entropy takes as much memory once more for its gradient. So a graph can be gone through once;
+    PyTorch refuses a second time.
     """
 
     @staticmethod
