@@ -80,15 +80,19 @@ def test_frozen_weights_and_inputs_take_no_gradient() -> None:
     ours.requires_grad_(False)
     x = torch.randn(2, 24, requires_grad=True)
     ours(x).square().sum().backward()
+    assert type(ours) is FusedNorm
     assert x.grad is not None
+    assert ours.weight.grad is None
     ours.requires_grad_(True)
     ours(x.detach()).sum().backward()
     assert ours.weight.grad is not None
 
 
+@needs_fused
 def test_bfloat16_is_left_to_the_norm_itself() -> None:
     usual = PlainRMSNorm().bfloat16()
     ours = fused(copy.deepcopy(usual))
+    assert type(ours) is FusedNorm
     x = torch.randn(4, 24).bfloat16()
     assert torch.equal(ours(x), usual(x))
 
