@@ -83,7 +83,11 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """See `nn.Linear`."""
-        weight, bias = self.weight, self.bias
+        return self.multiply(input, self.weight)
+
+    def multiply(self, input: Tensor, weight: Tensor) -> Tensor:
+        """The same with a weight that stands for its own and learns."""
+        bias = self.bias
         cast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if cast else weight.dtype
         tensors = (input, weight) if bias is None else (input, weight, bias)

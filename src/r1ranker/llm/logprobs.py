@@ -5,7 +5,8 @@ Shapes: N branch tokens, H hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from r1ranker.llm.linear import OneDnnLinear
 from r1ranker.llm.packing import Pack, PackedBatch, causal_lm
+from r1ranker.llm.tied import Lookup
 
 HEAD_CHUNK = 1024
 """Positions whose logits exist at once: (1024, V) in fp32 is 200 MB for a vocabulary of 49,152."""
@@ -42,12 +45,26 @@ class _Picked(torch.autograd.Function):
         return gradient, None
 
 
-def token_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+def _head(model: nn.Module, lookup: Lookup | None) -> Callable[[Tensor], Tensor]:
+    """The LM head: hidden states (N, H) -> logits (N, V). lookup: whose table stands for the head's own weight."""
+    head = causal_lm(model).get_output_embeddings()
+    if lookup is None:
+        forward: Callable[[Tensor], Tensor] = head
+        return forward
+    if isinstance(head, OneDnnLinear):
+        return partial(head.multiply, weight=lookup.table)
+    return partial(nn.functional.linear, weight=lookup.table, bias=head.bias)
+
+
+def token_logprobs(
+    model: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0, lookup: Lookup | None = None
+) -> Tensor:
     """Log-probs (nats, fp32) of `targets` (N,) given `hidden` (N, H). The LM head runs on these positions only.
 
     Where there are several chunks, the backward pass computes each one's logits again in place of keeping them all.
+    lookup: where the hidden states come from one.
     """
-    head = causal_lm(model).get_output_embeddings()
+    head = _head(model, lookup)
 
     def part(h: Tensor, t: Tensor) -> Tensor:
         logits = head(h).float()
@@ -62,7 +79,13 @@ def token_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, temperatur
     return torch.cat([part(h, t) for h, t in chunks]) if chunks else hidden.new_zeros(0)
 
 
-def held_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, among: Sequence[Sequence[int]]) -> Tensor:
+def held_logprobs(
+    model: nn.Module,
+    hidden: Tensor,
+    targets: Tensor,
+    among: Sequence[Sequence[int]],
+    lookup: Lookup | None = None,
+) -> Tensor:
     """Log-probs (nats, fp32) of `targets` (N,) where each could only be one of `among` (N sets of tokens).
 
     The LM head runs for these tokens alone. A token that is the only one possible has log-prob 0.
@@ -75,7 +98,8 @@ def held_logprobs(model: nn.Module, hidden: Tensor, targets: Tensor, among: Sequ
     closed[rows, [column[token] for tokens in among for token in tokens]] = False
     wanted = torch.tensor(known, device=hidden.device)
     bias = None if head.bias is None else head.bias[wanted]
-    logits = nn.functional.linear(hidden, head.weight[wanted], bias).float()
+    weight = head.weight if lookup is None else lookup.table
+    logits = nn.functional.linear(hidden, weight[wanted], bias).float()
     logits = logits.masked_fill(closed.to(hidden.device), -torch.inf)
     places = torch.tensor([column[token] for token in targets.tolist()], device=hidden.device)
     return -nn.functional.cross_entropy(logits, places, reduction="none")
@@ -92,13 +116,15 @@ def branch_means(logprobs: Tensor, lengths: Sequence[int]) -> Tensor:
     return branch_sums(logprobs, lengths) / torch.tensor(lengths, dtype=logprobs.dtype, device=logprobs.device)
 
 
-def branch_scores(model: nn.Module, hidden: Tensor, batch: PackedBatch, packs: Sequence[Pack]) -> Tensor:
+def branch_scores(
+    model: nn.Module, hidden: Tensor, batch: PackedBatch, packs: Sequence[Pack], lookup: Lookup | None = None
+) -> Tensor:
     """What each branch of a batch's packs is worth, (branches,): its mean token log-prob, or where its tokens stand
     `among` others its log-probability. Raises ValueError for packs of both kinds.
     """
     if any((pack.among is None) is not (packs[0].among is None) for pack in packs):
         raise ValueError("packs with and without `among` are scored in batches of their own")
     if packs[0].among is None:
-        return branch_means(token_logprobs(model, hidden, batch.targets), batch.lengths)
+        return branch_means(token_logprobs(model, hidden, batch.targets, lookup=lookup), batch.lengths)
     among = [tokens for pack in packs for branch in pack.among or () for tokens in branch]
-    return branch_sums(held_logprobs(model, hidden, batch.targets, among), batch.lengths)
+    return branch_sums(held_logprobs(model, hidden, batch.targets, among, lookup), batch.lengths)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from r1ranker.llm.blocks import Blocks, cut_blocks
+from r1ranker.llm.tied import Lookup
 
 PAD_BRANCH = -1
 TRUNK = 0
@@ -155,14 +156,16 @@ def hidden_states(
     mask: Tensor,
     cache: Any | None = None,
     blocks: Blocks | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Last hidden states (B, T, H). Layers whose parameters are frozen build no graph below the first that trains.
 
     blocks: of the mask, without a cache; a model that attends as `llm.attention` says then skips what is empty.
+    rows: the embeddings of the ids, (B, T, H), if they were looked up before.
     """
     backbone = causal_lm(model).get_decoder()
     output = backbone(
-        input_ids=ids,
+        **({"input_ids": ids} if rows is None else {"inputs_embeds": rows}),
         attention_mask=mask,
         position_ids=positions,
         use_cache=cache is not None,
@@ -173,8 +176,8 @@ def hidden_states(
     return hidden
 
 
-def packed_hidden(model: nn.Module, batch: PackedBatch) -> Tensor:
-    """The hidden states that predict the branch tokens: (N, H)."""
-    mask = batch.mask()
-    hidden = hidden_states(model, batch.ids, batch.positions, mask, blocks=cut_blocks(mask))
+def packed_hidden(model: nn.Module, batch: PackedBatch, lookup: Lookup | None = None) -> Tensor:
+    """The hidden states that predict the branch tokens: (N, H). lookup: of the batch's ids."""
+    mask, rows = batch.mask(), None if lookup is None else lookup.rows
+    hidden = hidden_states(model, batch.ids, batch.positions, mask, blocks=cut_blocks(mask), rows=rows)
     return hidden[batch.source_row, batch.source_column]

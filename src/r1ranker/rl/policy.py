@@ -15,6 +15,7 @@ from r1ranker.errors import ConfigError, MissingExtraError
 from r1ranker.llm.load import fast_bfloat16, load_model
 from r1ranker.llm.logprobs import branch_scores, token_logprobs
 from r1ranker.llm.packing import Pack, PackedBatch, causal_lm, collate, packed_hidden
+from r1ranker.llm.tied import look_up
 from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.llm.tree import TreeBatch, collate_trees
 
@@ -121,14 +122,16 @@ class Policy:
     def packed(self, packs: Sequence[Pack], temperature: float = 1.0) -> tuple[PackedBatch, Tensor, Tensor]:
         """One packed pass: the batch, hidden states (N, H) and log-probs (N,) of its branch tokens."""
         batch = collate(packs, device=self.device)
-        hidden = packed_hidden(self.model, batch)
-        return batch, hidden, token_logprobs(self.model, hidden, batch.targets, temperature)
+        lookup = look_up(causal_lm(self.model), batch.ids)
+        hidden = packed_hidden(self.model, batch, lookup)
+        return batch, hidden, token_logprobs(self.model, hidden, batch.targets, temperature, lookup)
 
     def packed_trees(self, rows: Sequence[Sequence[Pack]]) -> tuple[TreeBatch, Tensor]:
         """One packed pass over rows of packs that begin alike (`llm.tree`): the batch, and its branches' worth."""
         batch = collate_trees(rows, device=self.device)
         packs = [pack for row in rows for pack in row]
-        return batch, branch_scores(self.model, packed_hidden(self.model, batch), batch, packs)
+        lookup = look_up(causal_lm(self.model), batch.ids)
+        return batch, branch_scores(self.model, packed_hidden(self.model, batch, lookup), batch, packs, lookup)
 
     def keep_reference(self) -> None:
         """Keep today's weights as the reference of the KL term (LoRA needs no copy: its base is there)."""
