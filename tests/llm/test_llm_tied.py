@@ -102,8 +102,17 @@ def test_only_a_plain_table_that_learns_and_is_the_head(tiny_model: Any, tied: A
     class Scaled(torch.nn.Embedding):
         """As Gemma's, which is more than a lookup."""
 
-    tied.model.embed_tokens.__class__ = Scaled
+    class Capped(torch.nn.Linear):
+        """More than a product."""
+
+    for module, more in ((tied.model.embed_tokens, Scaled), (tied.lm_head, Capped)):
+        usual, module.__class__ = module.__class__, more
+        assert look_up(tied, ids) is None
+        module.__class__ = usual
+    tied.model.embed_tokens.max_norm = 1.0
     assert look_up(tied, ids) is None
+    tied.model.embed_tokens.max_norm = None
+    assert look_up(tied, ids) is not None
 
 
 def test_padding_learns_nothing_as_an_input(tied: Any) -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from r1ranker.llm.linear import OneDnnLinear
+
 
 class Lookup(NamedTuple):
     """What was looked up, (*ids, H), and the table for the head, (V, H): one operation, so one gradient comes back."""
@@ -49,11 +51,13 @@ class _Lookup(torch.autograd.Function):
 def look_up(model: Any, ids: Tensor) -> Lookup | None:
     """The lookup of token ids in a causal LM's table, where it is the head too and learns; None for any other."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    plain = type(embedding) is nn.Embedding and embedding.max_norm is None and not embedding.scale_grad_by_freq
-    if not plain or not torch.is_grad_enabled() or embedding.weight is not getattr(head, "weight", None):
+    # Classes that do more, such as scale what they look up, are left to do it.
+    if type(embedding) is not nn.Embedding or type(head) not in (nn.Linear, OneDnnLinear):
         return None
-    assert isinstance(embedding, nn.Embedding)
-    if not embedding.weight.requires_grad:
+    weight = embedding.weight
+    if head.weight is not weight or not weight.requires_grad or not torch.is_grad_enabled():
         return None
-    rows, table = _Lookup.apply(embedding.weight, ids, embedding.padding_idx)  # type: ignore[no-untyped-call]
+    if embedding.max_norm is not None or embedding.scale_grad_by_freq:
+        return None
+    rows, table = _Lookup.apply(weight, ids, embedding.padding_idx)  # type: ignore[no-untyped-call]
     return Lookup(rows, table)
