@@ -4,7 +4,8 @@
 
 rec-movie, one exclusion a turn. `--ask scored` (the candidates' titles are scored), `constrained` (one of them is
 written, nothing else can be) or `thinking` (at most `--tokens` are written a turn). transformers computes in the type
-that it takes by itself on this machine; `--type` is how the GGUF file stores the weights.
+that it takes by itself on this machine; `--type` is how the GGUF file stores the weights. `our_tokens`, of a list, are
+what it writes or scores: each takes a pass over the file's weights, `weights_mb`, but for what labels begin alike.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pairs import compare, in_turn
@@ -62,7 +64,9 @@ def main() -> None:
     examples = load_dataset("rec-movie").test[: args.pairs + 1]
     folder = fetch_model(args.model)
     with tempfile.TemporaryDirectory() as scratch:
-        ours = LlamaCppLLM(export_gguf(folder, Path(scratch) / "model.gguf", type=args.type), slots=1)
+        file = export_gguf(folder, Path(scratch) / "model.gguf", type=args.type)
+        weights_mb = round(file.stat().st_size / 1e6)
+        ours = LlamaCppLLM(file, slots=1)
         theirs = TransformersLLM.load(folder)
         ranker = IRanker(parameters=theirs.parameters, layout=args.layout, **ASKS[args.ask])
         (run_ours, our_traces), (run_theirs, their_traces) = (
@@ -78,7 +82,9 @@ def main() -> None:
     dtype = str(next(theirs.model.parameters()).dtype).removeprefix("torch.")
     same_share = round(sum(same) / len(same), 3)
     name = f"llamacpp_{args.ask}_{args.type}"
-    compare(name, *times, layout=args.layout, dtype=dtype, same_exclusions=same_share)
+    tokens = round(fmean(trace.usage.completion_tokens for trace in our_traces))
+    facts = {"same_exclusions": same_share, "our_tokens": tokens, "weights_mb": weights_mb}
+    compare(name, *times, layout=args.layout, dtype=dtype, **facts)
 
 
 if __name__ == "__main__":
