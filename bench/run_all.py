@@ -40,7 +40,7 @@ RUNS: tuple[tuple[str, ...], ...] = (
     ("llamacpp.py", "--ask", "thinking"),
     ("llamacpp.py", "--ask", "thinking", "--type", "q4_0"),
     ("elimination.py", "--sizes", "100", "--kinds", "off", "--batch", "1"),
-    ("schedules.py",),
+    ("schedules.py", "--model", "iranker-135m", "--limit", "24"),
 )
 SHOWN = ("bench", "ratio", "ours", "theirs", "pairs", "rows")
 """Keys with a place of their own; what else a line says is listed under "more"."""

@@ -89,6 +89,7 @@ def held_logprobs(
     """Log-probs (nats, fp32) of `targets` (N,) where each could only be one of `among` (N sets of tokens).
 
     The LM head runs for these tokens alone. A token that is the only one possible has log-prob 0.
+    lookup: where the hidden states come from one.
     """
     head = causal_lm(model).get_output_embeddings()
     known = sorted({token for tokens in among for token in tokens})
@@ -121,6 +122,7 @@ def branch_scores(
 ) -> Tensor:
     """What each branch of a batch's packs is worth, (branches,): its mean token log-prob, or where its tokens stand
     `among` others its log-probability. Raises ValueError for packs of both kinds.
+    lookup: where the hidden states come from one.
     """
     if any((pack.among is None) is not (packs[0].among is None) for pack in packs):
         raise ValueError("packs with and without `among` are scored in batches of their own")
