@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -52,6 +53,8 @@ class Plan(Section):
     banks: tuple[Bank, ...] = ()
     against: dict[str, str] = Field(default_factory=dict)
     """Row -> the row that it is compared with, for rows that have another one than `bench.base`."""
+    joined: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """A row of tables -> the benchmark's rows that it is made of, each for data sets of its own."""
     bench: BenchConfig
 
     @model_validator(mode="after")
@@ -59,7 +62,7 @@ class Plan(Section):
         for what, names in (
             ("training", [t.name for t in self.trainings]),
             ("bank", [b.name for b in self.banks]),
-            ("row", self.rows),
+            ("row", [*self._own_rows, *self.joined]),
         ):
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise ValueError(f"two of the plan are called '{twice}': give each {what} a name of its own")
@@ -77,14 +80,38 @@ class Plan(Section):
             if row.name is None:
                 raise ValueError("a row of a plan needs a 'name'")
             self.needs(row)
+        self._check_joined()
         for name in (self.bench.base, *self.against, *self.against.values()):
             _known(name, self.rows, "base and 'against' name rows, and there is no")
         return self
 
+    def _check_joined(self) -> None:
+        """Raises ValueError for parts that are no rows, or whose data sets are not their own."""
+        rows = {row.name or "": row for row in self.bench.rows}
+        for name, parts in self.joined.items():
+            taken: set[str] = set()
+            for part in parts:
+                _known(part, rows, f"joined '{name}': there is no row")
+                own = {d for d in self.bench.data.names if any(fnmatchcase(d, p) for p in rows[part].datasets or "*")}
+                if taken & own:
+                    raise ValueError(f"joined '{name}': two of its rows are for {min(taken & own)}; set their 'datasets'")
+                taken |= own
+        parts = [part for parts in self.joined.values() for part in parts]
+        if twice := next((part for part in parts if parts.count(part) > 1), None):
+            raise ValueError(f"joined: '{twice}' is a part twice")
+
     @property
     def rows(self) -> list[str]:
-        """The rows' names, in the order of tables."""
+        """The rows' names, in the order of tables; a joined row stands where its first part does."""
+        return list(dict.fromkeys(map(self.shown_as, self._own_rows)))
+
+    @property
+    def _own_rows(self) -> list[str]:
         return [RANDOM, *self.bench.baselines, *(row.name or "" for row in self.bench.rows)]
+
+    def shown_as(self, row: str) -> str:
+        """The row of tables that a row of the benchmark belongs to."""
+        return next((name for name, parts in self.joined.items() if row in parts), row)
 
     def base_of(self, row: str) -> str:
         """The row that a row is compared with; its own name for one that all others are compared with."""

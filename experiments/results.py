@@ -127,7 +127,7 @@ def results_of(
         row, seed = hand.rows.get(cell.name, (cell.name, None))
         cells.append(
             {
-                "row": row,
+                "row": plan.shown_as(row),
                 "dataset": cell.dataset,
                 "seed": seed,
                 "values": {m: [round(value, 4) for value in cell.per_query[m]] for m in SHOWN},

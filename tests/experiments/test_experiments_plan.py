@@ -39,6 +39,16 @@ def test_rows_stand_in_the_order_of_tables_and_know_their_base() -> None:
     assert whole.trainings[0].seeds == (0, 1, 2)
 
 
+def test_joined_rows_are_one_in_tables() -> None:
+    films = {"name": "films", "model": "m", "datasets": ["rec-movie"]}
+    others = {"name": "others", "model": "m", "datasets": ["passage-*"]}
+    rows = [films, {"name": "base", "model": "m"}, others]
+    whole = parsed(bench={"rows": rows}, joined={"unseen": ["films", "others"]}, against={"unseen": "bm25"})
+    assert whole.rows == ["random", "bm25", "unseen", "base"]
+    assert whole.base_of("unseen") == "bm25"
+    assert [whole.shown_as(name) for name in ("films", "others", "base")] == ["unseen", "unseen", "base"]
+
+
 def test_a_row_needs_the_trainings_of_its_model_and_of_its_thoughts() -> None:
     rows = [
         {"name": "base", "model": "m"},
@@ -67,6 +77,10 @@ def test_a_row_needs_the_trainings_of_its_model_and_of_its_thoughts() -> None:
         ({"bench": {"rows": [{"name": "base", "model": "m", "ranker": {"kinds": 1}}]}}, "kinds"),
         ({"bench": {"rows": [{"name": "base", "model": "m", "ranker": {"thoughts": "bank:x"}}]}}, "no bank 'x'"),
         ({"against": {"nobody": "base"}}, "no 'nobody'"),
+        ({"joined": {"both": ["base", "nobody"]}}, "joined 'both': there is no row 'nobody'"),
+        ({"joined": {"both": ["base", "ours"]}}, "two of its rows are for passage-5"),
+        ({"joined": {"base": ["ours"]}}, "two of the plan are called 'base'"),
+        ({"joined": {"one": ["ours"], "two": ["ours"]}}, "'ours' is a part twice"),
         ({"banks": [{"name": "b", "training": "x", "datasets": ["rec-movie"], "limit": 1}]}, "no training 'x'"),
         ({"banks": [{"name": "b", "training": "learner", "datasets": ["x"], "limit": 1}]}, "has no 'x'"),
     ],

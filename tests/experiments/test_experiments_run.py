@@ -92,6 +92,23 @@ def test_nothing_is_repeated(work: list[str]) -> None:
     assert results()["cells"] == before["cells"]
 
 
+@pytest.mark.usefixtures("finished")
+def test_a_joined_row_has_the_cells_of_its_parts(work: list[str]) -> None:
+    joined = '[joined]\n"what was trained" = ["trained", "of others"]\n\n'
+    change(Path("plan.toml"), "[bench]\n", joined + "[bench]\n")
+    change(Path("plan.toml"), 'model = "run:learner"', 'model = "run:learner"\ndatasets = ["lists.jsonl"]')
+    with Path("plan.toml").open("a", encoding="utf-8") as file:
+        file.write('\n[[bench.rows]]\nname = "of others"\nmodel = "run:learner"\ndatasets = ["rec-music"]\n')
+    before = [cell["values"] for cell in results()["cells"] if cell["row"] == "trained"]
+    assert run.main(["plan.toml"]) == 0
+    assert work == []
+    found = results()
+    assert list(found["rows"]) == ["random", "bm25", "base", "what was trained", "elsewhere"]
+    cells = [cell for cell in found["cells"] if cell["row"] == "what was trained"]
+    assert [cell["seed"] for cell in cells] == [0, 1]
+    assert [cell["values"] for cell in cells] == before
+
+
 @pytest.mark.usefixtures("plan_file")
 def test_a_part_is_told_as_a_part_and_the_rest_is_done_later(
     work: list[str], capsys: pytest.CaptureFixture[str]
