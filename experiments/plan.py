@@ -93,11 +93,11 @@ class Plan(Section):
             for part in parts:
                 _known(part, rows, f"joined '{name}': there is no row")
                 own = {d for d in self.bench.data.names if any(fnmatchcase(d, p) for p in rows[part].datasets or "*")}
-                if taken & own:
-                    raise ValueError(f"joined '{name}': two of its rows are for {min(taken & own)}; set their 'datasets'")
+                if both := taken & own:
+                    raise ValueError(f"joined '{name}': two of its rows are for {min(both)}; set their 'datasets'")
                 taken |= own
-        parts = [part for parts in self.joined.values() for part in parts]
-        if twice := next((part for part in parts if parts.count(part) > 1), None):
+        every = [part for parts in self.joined.values() for part in parts]
+        if twice := next((part for part in every if every.count(part) > 1), None):
             raise ValueError(f"joined: '{twice}' is a part twice")
 
     @property
