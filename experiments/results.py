@@ -144,7 +144,7 @@ def results_of(
         "rows": {row: plan.base_of(row) for row in plan.rows},
         "datasets": list(report.datasets),
         "data": data,
-        "missing": [*hand.missing, *report.facts.get("notes", ())],
+        "missing": [*hand.missing, *report.facts.get("failed", ()), *report.facts.get("notes", ())],
         "quoted": plan.bench.quoted,
         "trainings": list(trainings),
         **facts,

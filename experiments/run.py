@@ -129,6 +129,8 @@ def _benchmark(
     for text in hand.missing:
         say(f"missing: {text}")
     print(file)
+    if failed := report.facts.get("failed"):
+        raise R1RankerError(f"run the same command again: {'; '.join(failed)}")
 
 
 def _sources(items: Sequence[str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.benchmark.report import BenchReport
 from r1ranker.benchmark.run import run_bench
 from r1ranker.benchmark.tables import cost_table
-from r1ranker.errors import ConfigError, InputError, MissingExtraError
+from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError
 
 
 @pytest.fixture
@@ -215,6 +215,37 @@ def test_all_baselines_that_lack_something_are_left_out_with_a_note(
     assert any(n.startswith(f"'embeddings' is left out of {both}: ") and "sentence-transformers" in n for n in notes)
     assert sum(n.startswith("'popularity' is left out") for n in notes) == 2  # each data set lacks counts of its own
     assert all(note in watch.said for note in notes)
+
+
+def test_an_llm_that_fails_costs_its_own_row_alone_and_is_asked_again(
+    lists: Lists, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, ...]]
+) -> None:
+    paths = lists(3), lists(2, name="more.jsonl"), lists(4, name="last.jsonl")
+    rows = [row(tiny_folder), row(tiny_folder, name="other", ranker=SCORING | {"kind": "direct"})]
+    bench = bench_of(*paths, rows=rows, base="tiny")
+    rank = ModelRow.rank
+
+    def down(self: ModelRow, dataset: Any, *rest: Any) -> Any:
+        if self.name == "tiny" and dataset.name == str(paths[1]):
+            raise AssetError("the server is down")
+        return rank(self, dataset, *rest)
+
+    watch = Listening()
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelRow, "rank", down)
+        report = run_bench(bench, tmp_path / "out", watch)
+    told = f"'tiny' failed on {paths[1]}: the server is down"
+    assert report.facts["failed"] == [told]
+    assert told in watch.said
+    assert [cell.dataset for cell in report.of("tiny")] == [str(paths[0])]
+    assert len(report.of("other")) == 3
+    assert ("other", str(paths[0])) in report.comparisons["MRR"]
+    assert ("other", str(paths[1])) not in report.comparisons["MRR"]
+    done = len(asked)
+    again = run_bench(bench, tmp_path / "out", Listening())
+    assert "failed" not in again.facts
+    assert len(again.of("tiny")) == 3
+    assert asked[done:] == [("q0", "q1"), ("q3",)]  # the last one's other three lists are those of the first
 
 
 def test_a_baseline_that_is_named_must_run(lists: Lists, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,28 @@ def test_a_stop_says_what_is_kept_and_what_is_known_stays(
     assert cli("bench", bench_file, "--out", "out").exit_code == 0
 
 
+def test_a_model_that_fails_leaves_the_report_of_the_others_and_an_exit_code(
+    cli: Invoke, bench_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from r1ranker.benchmark.contenders import ModelRow
+    from r1ranker.errors import AssetError
+
+    def down(*_: object) -> None:
+        raise AssetError("the server is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelRow, "rank", down)
+        result = cli("bench", bench_file, "--out", "out")
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: 1 row could not be finished, run the same command again: ")
+    assert last.endswith("the server is down")
+    report = BenchReport.load(Path("out/report.json"))
+    assert report.names == ("random", "bm25")
+    assert "the server is down" in Path("out/report.md").read_text(encoding="utf-8")
+    assert cli("bench", bench_file, "--out", "out").exit_code == 0
+
+
 def test_without_network_a_named_encoder_is_one_line_and_all_leaves_it_out(
     cli: Invoke, bench_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

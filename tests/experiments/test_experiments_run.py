@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import run
 import training
 from r1ranker.benchmark.contenders import ModelRow
 from r1ranker.benchmark.fingerprints import model_fingerprint
+from r1ranker.errors import AssetError
 from r1ranker.rl.loop import Loop
 from results import as_text, without_absolute_paths
 
@@ -90,6 +92,21 @@ def test_nothing_is_repeated(work: list[str]) -> None:
     assert run.main(["plan.toml"]) == 0
     assert work == []
     assert results()["cells"] == before["cells"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_model_that_fails_is_told_in_the_json_and_by_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def down(*_: object) -> None:
+        raise AssetError("the server is down")
+
+    shutil.rmtree("runs/experiments/bench/cache")
+    monkeypatch.setattr(ModelRow, "rank", down)
+    assert run.main(["plan.toml"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: run the same command again: 'base' failed on")
+    assert "'base' failed on lists.jsonl: the server is down" in results()["missing"]
+    assert [cell["row"] for cell in results()["cells"]] == ["random", "bm25"]
 
 
 @pytest.mark.usefixtures("finished")

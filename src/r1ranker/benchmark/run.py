@@ -15,7 +15,7 @@ from r1ranker.benchmark.fingerprints import digest
 from r1ranker.benchmark.order import OrderRow, listed_anew, sensitivity
 from r1ranker.benchmark.report import BenchReport
 from r1ranker.datasets import DATASETS, Dataset, load_dataset
-from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError
+from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError, R1RankerError
 from r1ranker.evaluation import Outcome, Row, per_query, row_of_outcomes, without_relevant
 from r1ranker.evaluation.harness import RANDOM, random_row
 from r1ranker.evaluation.runs import file_name, save_run
@@ -23,6 +23,7 @@ from r1ranker.types import RankingExample
 
 STATISTICS_SEED = 0
 """Of the bootstrap and the randomization tests, so that a report made again says the same."""
+_LACKING = (MissingExtraError, AssetError, InputError)
 
 
 class Watch(Protocol):
@@ -60,7 +61,8 @@ def run_bench(config: BenchConfig, folder: Path, watch: Watch, facts: Mapping[st
 
     facts: what else the report must say (versions, machine, command).
     Raises ConfigError, AssetError or InputError for what cannot be run, before anything long begins where it can
-    be told. A baseline that stands for itself ("all") is left out in place of it, with a note.
+    be told. A baseline that stands for itself ("all") is left out in place of it, with a note. An LLM that fails on
+    the way, such as a server that went down, loses its row's other data sets and no other row: facts["failed"].
     """
     rows = contenders(config)
     names = [RANDOM, *(row.name for row in rows)]
@@ -89,6 +91,7 @@ def run_bench(config: BenchConfig, folder: Path, watch: Watch, facts: Mapping[st
             "seeds": list(config.seeds),
             "data": {d.name: _about(d, config) for d in datasets},
             **({"notes": run.notes} if run.notes else {}),
+            **({"failed": run.failed} if run.failed else {}),
         },
     )
 
@@ -103,6 +106,7 @@ class _Run:
     cells: list[Row] = field(default_factory=list)
     order: list[OrderRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     caches: dict[str, ResultCache] = field(default_factory=dict)
 
     def row(self, row: Contender, datasets: Sequence[Dataset]) -> None:
@@ -114,8 +118,11 @@ class _Run:
         for dataset in suited:
             try:
                 self.cell(row, dataset)
-            except (MissingExtraError, AssetError, InputError) as error:
-                if not row.optional:
+            except R1RankerError as error:
+                if row.uses_llm:
+                    self.fail(f"'{row.name}' failed on {dataset.name}: {error}")
+                    break  # a server that is down would be waited for on every other data set
+                if not row.optional or not isinstance(error, _LACKING):
                     raise
                 left_out.setdefault(str(error), []).append(dataset.name)
         for reason, names in left_out.items():
@@ -197,6 +204,11 @@ class _Run:
             if cache.broken:
                 self.watch.say(f"{cache.path}: broken lines passed over: {cache.broken}; they are computed again")
         return self.caches[key]
+
+    def fail(self, text: str) -> None:
+        """Say that a row is not whole; what it had finished stays in the cache."""
+        self.failed.append(text)
+        self.watch.say(text)
 
     def note(self, text: str) -> None:
         """Say it, and put it in the report, once."""

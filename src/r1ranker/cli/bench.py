@@ -10,7 +10,7 @@ import typer
 
 from r1ranker.cli import options
 from r1ranker.cli.console import Bar, loading, out, say
-from r1ranker.errors import ConfigError, MissingExtraError
+from r1ranker.errors import ConfigError, MissingExtraError, R1RankerError
 
 EPILOG = options.examples(
     "r1ranker bench --list",
@@ -124,3 +124,6 @@ def bench(
         console.print(table)
     for path in written:
         print(f"  {path}")
+    if failed := report.facts.get("failed"):
+        count = f"{len(failed)} row{'s' * (len(failed) > 1)}"
+        raise R1RankerError(f"{count} could not be finished, run the same command again: {'; '.join(failed)}")
