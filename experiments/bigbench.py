@@ -16,6 +16,7 @@ import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from r1ranker.cli.console import say
@@ -61,10 +62,10 @@ def write_tasks(package: Path, out: Path, expected: str = SHA256) -> None:
         raise AssetError(f"{package} has the SHA-256 {found} instead of {expected}: download bigbench 1.0.0 from PyPI")
     for task, examples in _read(package):
         rows = [row for example in examples if (row := question(example)) is not None]
-        if dropped := len(examples) - len(rows):
-            say(
-                f"{task}: {dropped:,} of {len(examples):,} questions have not exactly one right choice and are left out"
-            )
+        chance = fmean(1 / len(row["choices"]) for row in rows) if rows else 0.0
+        dropped = len(examples) - len(rows)
+        without = f" ({dropped:,} without exactly one right choice are left out)" if dropped else ""
+        say(f"{task}: {len(rows):,} questions{without}, chance {chance:.3f}")
         data = (out / f"{task}.jsonl").resolve()
         write_atomic(data, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         write_atomic(out / f"{task}.yaml", json.dumps(_task(task, data), indent=1) + "\n")

@@ -12,7 +12,15 @@ import pytest
 
 from abilitytask import QUESTIONS, harness_of_own_tasks, right_by_hand, write_adapter, write_choices, write_task
 from r1ranker.errors import AssetError, InputError, MissingExtraError
-from r1ranker.evaluation.ability import Score, ability_json, ability_table, base_of, load_tasks, measure
+from r1ranker.evaluation.ability import (
+    Score,
+    ability_json,
+    ability_table,
+    base_of,
+    differences,
+    load_tasks,
+    measure,
+)
 
 LOAD = {"device": "cpu", "dtype": "float32"}
 
@@ -38,6 +46,7 @@ def test_scores_are_those_of_the_log_likelihoods(
         assert score.value == pytest.approx(share)
         assert score.stderr == pytest.approx(math.sqrt(share * (1 - share) / 5))  # that of a mean of six
         assert score.questions == 6
+        assert score.each == tuple(map(float, right))
 
 
 @pytest.mark.usefixtures("harness")
@@ -84,6 +93,7 @@ def test_written_answers_are_compared_and_a_filter_is_told(
     )
     scores = measure(tiny_folder, load_tasks(["tiny-write"], include=tmp_path), **LOAD)
     assert scores["tiny-write"]["exact_match,strict"].value == 0.25
+    assert scores["tiny-write"]["exact_match,strict"].each == (1.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.usefixtures("harness")
@@ -102,6 +112,7 @@ def test_a_group_is_one_row_if_the_harness_sums_it_up_and_else_its_members(tiny_
     score = summed["all"]["acc"]
     assert score.value == pytest.approx((6 * members["one"]["acc"].value + 2 * members["two"]["acc"].value) / 8)
     assert score.questions == 8
+    assert score.each is None
     with pytest.raises(InputError, match="'one' is in both 'all' and 'one'"):
         load_tasks(["all", "one"], include=tmp_path)
 
@@ -165,14 +176,30 @@ def test_the_base_is_what_a_folder_names(tmp_path: Path, tiny_folder: Path) -> N
 
 
 def test_the_table_and_the_json_tell_both_sides() -> None:
-    before = {"mmlu": {"acc": Score(0.25, 0.0125, 1000)}, "ifeval": {"inst_level_strict_acc": Score(0.5, None, 541)}}
-    after = {"mmlu": {"acc": Score(0.24, 0.0126, 1000)}, "ifeval": {"inst_level_strict_acc": Score(0.625, None, 541)}}
+    right, wrong = (1.0,) * 6, (0.0,) * 6
+    before = {"mmlu": {"acc": Score(1.0, 0.0, 6, right)}, "ifeval": {"inst_level_strict_acc": Score(0.5, None, 541)}}
+    after = {"mmlu": {"acc": Score(0.0, 0.0, 6, wrong)}, "ifeval": {"inst_level_strict_acc": Score(0.625, None, 541)}}
+    lost = differences(before, after)["mmlu", "acc"]
+    assert lost.value == -1
+    assert lost.p == pytest.approx(2 / 64, abs=0.01)  # all six signs alike: two draws of 64
     assert ability_table(before, after).splitlines()[2:] == [
-        "| mmlu | acc | 1,000 | 0.2500 ± 0.0125 | 0.2400 ± 0.0126 | -0.0100 |",
-        "| ifeval | inst_level_strict_acc | 541 | 0.5000 | 0.6250 | +0.1250 |",
+        f"| mmlu | acc | 6 | 1.0000 ± 0.0000 | 0.0000 ± 0.0000 | -1.0000 | {lost.p:.4f} |",
+        "| ifeval | inst_level_strict_acc | 541 | 0.5000 | 0.6250 | +0.1250 | - |",
     ]
     told = json.loads(ability_json(before, after, {"limit": None}))
     assert told["facts"] == {"limit": None}
-    assert told["before"]["mmlu"]["acc"] == {"value": 0.25, "stderr": 0.0125, "questions": 1000}
+    assert told["before"]["mmlu"]["acc"] == {"value": 1.0, "stderr": 0.0, "questions": 6}
     assert told["after"]["ifeval"]["inst_level_strict_acc"]["stderr"] is None
-    assert json.loads(ability_json(before, None, {}))["after"] is None
+    assert told["differences"]["mmlu"]["acc"] == {"value": -1.0, "p": lost.p}
+    assert told["differences"]["ifeval"]["inst_level_strict_acc"] == {"value": 0.125, "p": None}
+    alone = json.loads(ability_json(before, None, {}))
+    assert alone["after"] is alone["differences"] is None
+
+
+def test_p_values_are_corrected_for_all_lines() -> None:
+    right, wrong = (1.0,) * 6, (0.0,) * 6
+    before = {name: {"acc": Score(1.0, 0.0, 6, right)} for name in ("a", "b")}
+    after = {name: {"acc": Score(0.0, 0.0, 6, wrong)} for name in ("a", "b")}
+    alone = differences({"a": before["a"]}, {"a": after["a"]})["a", "acc"].p
+    assert alone is not None
+    assert [found.p for found in differences(before, after).values()] == pytest.approx([2 * alone] * 2)

@@ -49,7 +49,7 @@ def test_every_task_is_written_with_its_questions(tmp_path: Path, capsys: pytest
     assert group["task"] == list(bigbench.TASKS)
     told = capsys.readouterr().err
     for name in bigbench.TASKS:
-        assert f"{name}: 1 of 2 questions" in told
+        assert f"{name}: 1 questions (1 without exactly one right choice are left out), chance 0.500" in told
         task = json.loads((out / f"{name}.yaml").read_text(encoding="utf-8"))
         rows = Path(task["dataset_kwargs"]["data_files"]["test"]).read_text(encoding="utf-8").splitlines()
         assert [json.loads(row)["question"] for row in rows] == ["Which?"]

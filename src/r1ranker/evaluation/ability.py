@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from r1ranker.assets.shipped import ADAPTER_CONFIG
 from r1ranker.errors import AssetError, InputError, MissingExtraError
+from r1ranker.evaluation.significance import holm, paired_p_value
 from r1ranker.modelfolder import RANKER
 
 SAFE_TASKS = ("gsm8k", "ifeval", "mmlu", "openbookqa", "hellaswag", "mathqa")
 CODE_TASKS = ("mbpp", "humaneval")
 """These run what the model writes. Both together are the paper's tasks (arXiv 2506.21638)."""
 LEGEND = (
-    "±: the harness's standard error of each figure. Both models answer the same questions, so the two errors are not "
-    "independent and do not tell how sure the difference is."
+    "±: the harness's standard error of each figure. Both models answer the same questions, so the two errors do not "
+    "tell how sure the difference is; p does: a paired randomization test over questions, after Holm's correction for "
+    "all lines of the table. -: the harness tells no value for each question."
 )
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value on the harness's own scale, its standard error (None: the harness has none), questions asked."""
+    """A metric's value on the harness's own scale, its standard error (None: the harness has none), questions asked.
+
+    each: the questions' own values, in order, where the value is their mean.
+    """
 
     value: float
     stderr: float | None
     questions: int
+    each: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """After minus before. p: two-sided, paired by questions, after Holm's correction; None without their values."""
+
+    value: float
+    p: float | None
 
 
 Scores = dict[str, dict[str, Score]]
@@ -110,14 +128,15 @@ def measure(
     from r1ranker.llm.load import load_model
 
     model, tokenizer = load_model(folder, device=device, dtype=dtype)
-    results = simple_evaluate(
+    found = simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
         tasks=list(tasks),
         limit=limit,
-        log_samples=False,
+        log_samples=True,
         confirm_run_unsafe_code=unsafe_code,
-    )["results"]
-    scores = {name: _scores(row) for name, row in results.items()}
+    )
+    samples = found["samples"]
+    scores = {name: _scores(row, samples.get(name, ())) for name, row in found["results"].items()}
     return {name: scores[name] for name in _names(tasks) if scores.get(name)}
 
 
@@ -135,25 +154,45 @@ def base_of(folder: Path) -> Path:
     return fetch_model(base)
 
 
+def differences(before: Scores, after: Scores) -> dict[tuple[str, str], Difference]:
+    """(task, metric) -> what training changed."""
+    pairs = {(task, metric): (before[task][metric], score) for task in after for metric, score in after[task].items()}
+    p_values = {
+        place: paired_p_value(new.each, old.each)
+        for place, (old, new) in pairs.items()
+        if new.each is not None and old.each is not None
+    }
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return {place: Difference(new.value - old.value, corrected.get(place)) for place, (old, new) in pairs.items()}
+
+
 def ability_json(before: Scores, after: Scores | None, facts: Mapping[str, Any]) -> str:
-    """Both sides' scores and the facts as JSON; `after` is null as long as there is none."""
-    sides = {"before": _plain(before), "after": None if after is None else _plain(after)}
+    """Both sides' scores, their differences and the facts as JSON; null as long as there is no `after`."""
+    sides: dict[str, Any] = {"before": _plain(before), "after": None, "differences": None}
+    if after is not None:
+        told: dict[str, dict[str, Any]] = {}
+        for (task, metric), difference in differences(before, after).items():
+            told.setdefault(task, {})[metric] = asdict(difference)
+        sides |= {"after": _plain(after), "differences": told}
     return json.dumps({"facts": dict(facts), **sides}, indent=1, ensure_ascii=False) + "\n"
 
 
 def ability_table(before: Scores, after: Scores) -> str:
-    """A Markdown table with a line for each task and metric; the difference is after minus before."""
-    lines = ["| task | metric | questions | before | after | difference |", "|---|---|---:|---:|---:|---:|"]
-    for task, row in after.items():
-        for metric, score in row.items():
-            old = before[task][metric]
-            cells = (task, metric, f"{score.questions:,}", _text(old), _text(score), f"{score.value - old.value:+.4f}")
-            lines.append(f"| {' | '.join(cells)} |")
+    """A Markdown table with a line for each task and metric."""
+    lines = ["| task | metric | questions | before | after | difference | p |", f"|---|---|{'---:|' * 5}"]
+    for (task, metric), difference in differences(before, after).items():
+        old, new = before[task][metric], after[task][metric]
+        p = "-" if difference.p is None else f"{difference.p:.4f}"
+        cells = (task, metric, f"{new.questions:,}", _text(old), _text(new), f"{difference.value:+.4f}", p)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _plain(scores: Scores) -> dict[str, Any]:
-    return {task: {metric: asdict(score) for metric, score in row.items()} for task, row in scores.items()}
+    return {
+        task: {m: {"value": s.value, "stderr": s.stderr, "questions": s.questions} for m, s in row.items()}
+        for task, row in scores.items()
+    }
 
 
 def _text(score: Score) -> str:
@@ -171,8 +210,11 @@ def _names(tasks: Sequence[Any]) -> list[str]:
     return names
 
 
-def _scores(row: Mapping[str, Any]) -> dict[str, Score]:
-    """The numbers among a result's entries, which are called `metric,filter` and `metric_stderr,filter`."""
+def _scores(row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
+    """The numbers among a result's entries, which are called `metric,filter` and `metric_stderr,filter`.
+
+    samples: what the harness keeps of each question, once for each filter.
+    """
     found = {}
     for key, value in row.items():
         metric, comma, kind = key.partition(",")
@@ -181,9 +223,22 @@ def _scores(row: Mapping[str, Any]) -> dict[str, Score]:
         stderr = row.get(f"{metric}_stderr,{kind}", "N/A")
         questions = row.get("sample_count", {}).get(key, row["sample_len"])
         found[metric if kind == "none" else key] = Score(
-            float(value), None if isinstance(stderr, str) else float(stderr), int(questions)
+            float(value),
+            None if isinstance(stderr, str) else float(stderr),
+            int(questions),
+            _each(float(value), metric, [sample for sample in samples if sample["filter"] == kind]),
         )
     return found
+
+
+def _each(mean: float, metric: str, samples: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
+    """The questions' values of a metric; None for one that is summed up in another way, such as a perplexity."""
+    ordered = sorted(samples, key=lambda sample: sample["doc_id"])
+    values = [sample.get(metric) for sample in ordered]
+    each = tuple(float(value) for value in values if isinstance(value, bool | int | float | np.number))
+    if not values or len(each) < len(values):
+        return None
+    return each if math.isclose(fmean(each), mean, abs_tol=1e-6) else None
 
 
 def _unsafe(name: str) -> InputError:
