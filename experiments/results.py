@@ -87,8 +87,13 @@ def resolve_rows(plan: Plan, hand: AtHand, out: Path) -> None:
             else:
                 lacking.append(seed)
         if lacking:
-            hand.missing.append(f"{name}: of seed{'s' * (len(lacking) > 1)} {', '.join(map(str, lacking))}")
+            hand.missing.append(f"{name}: of {told_seeds(lacking)}")
     hand.bench = hand.bench.model_copy(update={"rows": tuple(rows)})
+
+
+def told_seeds(seeds: Sequence[int]) -> str:
+    """Seeds as a text: "seed 0", "seeds 1, 2"."""
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
 def _with_seed(row: RowConfig, seed: int, out: Path) -> RowConfig:

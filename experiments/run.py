@@ -22,7 +22,7 @@ from r1ranker.cli.errors import INTERRUPTED, complain
 from r1ranker.config import RunConfig
 from r1ranker.errors import AssetError, ConfigError, InputError, R1RankerError
 from r1ranker.files import write_atomic
-from results import AtHand, as_text, data_at_hand, provenance, resolve_rows, results_of, run
+from results import AtHand, as_text, data_at_hand, provenance, resolve_rows, results_of, run, told_seeds
 from training import about, check_held_out, check_settings, config_of, folder_of, model_of, progress, record_bank, train
 
 OUT = Path("runs/experiments")
@@ -89,12 +89,14 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
             if training.name == bank.training and (model := model_of(args.out, training.name, config.seed)):
                 record_bank(plan, bank, model, config.seed, args.out, sources)
     trainings = []
+    unfinished: dict[tuple[str, str], list[int]] = {}
     for training, config in configs:
         folder = folder_of(args.out, training.name, config.seed)
         if model_of(args.out, training.name, config.seed):
             trainings.append(about(training, config, folder))
         else:
-            hand.missing.append(f"training {training.name}, seed {config.seed}: {progress(config, folder)}")
+            unfinished.setdefault((training.name, progress(config, folder)), []).append(config.seed)
+    hand.missing += [f"training {name}, {told_seeds(seeds)}: {text}" for (name, text), seeds in unfinished.items()]
     resolve_rows(plan, hand, args.out)
     _benchmark(plan, hand, args, trainings, facts)
 

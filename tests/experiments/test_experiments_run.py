@@ -110,6 +110,15 @@ def test_a_model_that_fails_is_told_in_the_json_and_by_the_exit_code(
 
 
 @pytest.mark.usefixtures("finished")
+def test_seeds_that_lack_the_same_are_told_together(work: list[str]) -> None:
+    change(Path("plan.toml"), "seeds = [0, 1]", "seeds = [0, 1, 2, 3]")
+    assert run.main(["plan.toml", "--seeds", "0"]) == 0
+    assert work == []
+    assert "training learner, seeds 2, 3: not trained" in results()["missing"]
+    assert "trained: of seeds 2, 3" in results()["missing"]
+
+
+@pytest.mark.usefixtures("finished")
 def test_a_joined_row_has_the_cells_of_its_parts(work: list[str]) -> None:
     joined = '[joined]\n"what was trained" = ["trained", "of others"]\n\n'
     change(Path("plan.toml"), "[bench]\n", joined + "[bench]\n")
