@@ -1,6 +1,6 @@
 """Multiple-choice tasks of BIG-bench as files for `r1ranker ability`, to measure abilities where no hub is reached.
 
-    pip download --no-deps --no-binary :all: bigbench==1.0.0
+    pip download --no-deps bigbench==1.0.0
     python experiments/bigbench.py bigbench-1.0.0.tar.gz --out data/bigbench
     r1ranker ability --model iranker-135m --include-path data/bigbench --task bigbench-choices --limit 200
 
@@ -57,7 +57,7 @@ def write_tasks(package: Path, out: Path, expected: str = SHA256) -> None:
     Raises AssetError for a file that is not the package, by its SHA-256, or lacks a task.
     """
     if not package.is_file():
-        raise AssetError(f"{package} is not there: pip download --no-deps --no-binary :all: bigbench==1.0.0")
+        raise AssetError(f"{package} is not there: pip download --no-deps bigbench==1.0.0")
     if (found := sha256(package)) != expected:
         raise AssetError(f"{package} has the SHA-256 {found} instead of {expected}: download bigbench 1.0.0 from PyPI")
     for task, examples in _read(package):

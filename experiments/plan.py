@@ -92,7 +92,9 @@ class Plan(Section):
             taken: set[str] = set()
             for part in parts:
                 _known(part, rows, f"joined '{name}': there is no row")
-                own = {d for d in self.bench.data.names if any(fnmatchcase(d, p) for p in rows[part].datasets or "*")}
+                own = {
+                    d for d in self.bench.data.names if any(fnmatchcase(d, p) for p in rows[part].datasets or ("*",))
+                }
                 if both := taken & own:
                     raise ValueError(f"joined '{name}': two of its rows are for {min(both)}; set their 'datasets'")
                 taken |= own
