@@ -69,7 +69,7 @@ def main() -> None:
     options = {"candidates": args.candidates, "history": args.history}
     examples: Sequence[RankingExample] = load_dataset("rec-movie", **options).train[:1]
     count = args.candidates - 1
-    stream = StateStream(examples, per_step=count, per_example=count, subsets=True, seed=0)
+    stream = StateStream(examples, per_step=count, per_example=count, draw="subsets", seed=0)
     for layout in args.layouts:
         raw = {
             "model": {"path": args.model, "device": "cpu", "precision": "fp32"},

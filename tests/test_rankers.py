@@ -173,6 +173,27 @@ def test_constrained_answers_are_the_labels_that_are_left(make_example: ExampleF
             IRanker(constrained=True, **several)  # type: ignore[arg-type]
 
 
+def test_a_constrained_list_is_of_all_labels(make_example: ExampleFactory) -> None:
+    ranker = DRanker(thinking=False, constrained=True)
+    example = make_example(4)
+    free, held = DRanker(thinking=False).request(example), ranker.request(example)
+    labels = tuple(ranker.labels(example).values())
+    assert held == replace(free, answers=labels, listed=True)
+    assert (free.answers, free.listed) == ((), False)
+    begun = ranker.request(example, written=("c3", "c1"))
+    assert (begun.answers, begun.written) == ((labels[1], labels[3]), (labels[2], labels[0]))
+    assert begun.prompt == free.prompt
+    trace, _ = run(ranker, example, ["\n".join(reversed(labels)) + "\n</answer>"])
+    assert trace.ranking == ("c4", "c3", "c2", "c1")
+    assert trace.turns[0].parsed.status == "exact"
+
+
+def test_a_constrained_list_leaves_room_for_its_labels() -> None:
+    assert DRanker(thinking=False).text_budget(2000, 300) == 2000 - 300 - INSTRUCTIONS
+    assert DRanker(thinking=False, constrained=True).text_budget(2000, 300) == (2000 - INSTRUCTIONS) // 2
+    assert DRanker(constrained=True).text_budget(2000, 300) == (2000 - 300 - INSTRUCTIONS) // 2
+
+
 @pytest.mark.parametrize(
     "ranker", [IRanker(thinking=False, constrained=True, exclude_per_turn=2), FirstStep(constrained=True)]
 )

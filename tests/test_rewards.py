@@ -11,7 +11,7 @@ from factories import ExampleFactory
 from r1ranker.parsing import parse_choice, parse_ranking
 from r1ranker.prompts import THINK
 from r1ranker.rankers import DRanker, IRanker
-from r1ranker.rewards import Reward, exclusion_reward, exclusion_values, ndcg, ranking_reward
+from r1ranker.rewards import Reward, exclusion_reward, exclusion_values, listing_values, ndcg, ranking_reward
 from r1ranker.types import Completion
 
 LABELS, IDS = ["Heat", "Alien", "Fargo", "Jaws"], ["h", "a", "f", "j"]
@@ -138,6 +138,20 @@ def test_a_lists_format_and_tags() -> None:
     assert listed("<think>So.</think> Psycho") == Reward(0.0, -1.0, -1.0, -0.5)
     assert listed("<think>So.</think><answer>") == Reward(-1.0, -1.0, -1.0, -0.25)
     assert listed("") == Reward(-1.0, -1.0, -1.0, -1.0)
+
+
+def test_a_lines_value_is_its_part_of_the_ndcg() -> None:
+    assert listing_values({"a": 1.0}, ["b", "a", "c"], 0) == (0.0, 1.0, 0.0)
+    assert listing_values({"a": 1.0}, ["a", "b"], 1) == pytest.approx((LOG3, 0.0))
+    assert listing_values({"a": 1.0}, ["a", "b"], 2) == (0.5, 0.0)
+    # The last place that counts is the 20th.
+    assert listing_values({"a": 1.0}, ["a", "b"], 19)[0] == pytest.approx(1 / math.log2(21))
+    assert listing_values({"a": 1.0}, ["a", "b"], 20) == (0.0, 0.0)
+    assert listing_values({}, ["a", "b"], 0) == (0.0, 0.0)
+    graded = {"a": 1.0, "b": 3.0, "c": 2.0}
+    for ranking in (["a", "b", "c", "d"], ["d", "c", "b", "a"]):
+        parts = [listing_values(graded, ranking[k:], k)[0] for k in range(4)]
+        assert sum(parts) == pytest.approx(ndcg(ranking, graded, 20))
 
 
 def test_ndcg_by_hand() -> None:

@@ -300,6 +300,17 @@ def test_a_constrained_answer_is_charged_its_longest_label() -> None:
         assert (len(trace.turns), trace.cut_short) == (turns, True)
 
 
+def test_a_constrained_list_is_charged_all_its_lines() -> None:
+    ranker = DRanker(thinking=False, constrained=True)
+    request = next(ranker.rank(films(3)))
+    lines = f"{request.prompt.system}\n{request.prompt.user}\n<answer>".split("\n")
+    bound = INSTRUCTIONS + sum(len(line) + 1 for line in lines) + len("film 1\nfilm 2\nfilm 3\n</answer>")
+    for budget, turns in ((bound - 1, 0), (bound, 1)):
+        llm = ScriptedLLM(["film 2\nfilm 1\nfilm 3</answer>"])
+        [trace] = rank_all(Budget(ranker, max_tokens=budget), [films(3)], llm)
+        assert (len(trace.turns), trace.cut_short) == (turns, turns == 0)
+
+
 @pytest.mark.parametrize(
     "ranker",
     [

@@ -153,12 +153,25 @@ class IRanker(ExclusionRanker):
 
 @dataclass(frozen=True)
 class DRanker(PromptedRanker):
-    """Writes the whole ranking in one turn. Candidates it does not name follow in listed order."""
+    """Writes the whole ranking in one turn. Candidates it does not name follow in listed order.
+
+    constrained: the answer can only be a whole list, every candidate once; what is left without a choice costs nothing.
+    """
 
     kind: ClassVar[RankerKind] = "direct"
+    constrained: bool = False
 
-    def request(self, example: RankingExample, session: str = "") -> Request:
-        """The one request of an example."""
+    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
+        """A constrained list takes as many tokens as its labels do, which stand in the prompt too."""
+        if not self.constrained:
+            return super().text_budget(context_tokens, max_tokens)
+        return super().text_budget(context_tokens, max_tokens if self.thinking else 0) // 2
+
+    def request(self, example: RankingExample, session: str = "", written: Sequence[str] = ()) -> Request:
+        """The one request of an example.
+
+        written: with `constrained`, the candidates that stand at the beginning of the list already.
+        """
         labels = self.labels(example)
         prompt = build_prompt(
             self.templates,
@@ -169,7 +182,15 @@ class DRanker(PromptedRanker):
             thinking=self.thinking,
             form=self.form(example),
         )
-        return Request(prompt, session=session)
+        if not self.constrained:
+            return Request(prompt, session=session)
+        return Request(
+            prompt,
+            session=session,
+            answers=tuple(label for i, label in labels.items() if i not in written),
+            listed=True,
+            written=tuple(labels[i] for i in written),
+        )
 
     def parse(self, example: RankingExample, request: Request, completion: Completion) -> ParsedAnswer:
         """What the completion says."""

@@ -66,11 +66,22 @@ def ranking_reward(parsed: ParsedAnswer, relevance: Mapping[str, float], candida
     return _with_format(parsed, answer, coverage)
 
 
+def listing_values(relevance: Mapping[str, float], remaining: Sequence[str], place: int) -> tuple[float, ...]:
+    """What writing each of `remaining` at `place` of a list (from 0) adds to its nDCG@20: an exact part of it."""
+    best = _ideal_dcg(relevance, NDCG_CUTOFF)
+    if not best or place >= NDCG_CUTOFF:
+        return (0.0,) * len(remaining)
+    return tuple(float(relevance.get(i, 0.0)) / math.log2(place + 2) / best for i in remaining)
+
+
 def ndcg(ranking: Sequence[str], relevance: Mapping[str, float], cutoff: int) -> float:
     """nDCG@cutoff with linear gains (Järvelin and Kekäläinen, 2002), 0 where nothing is relevant."""
-    ideal = sorted((g for g in relevance.values() if g > 0), reverse=True)
-    best = _dcg(ideal[:cutoff])
+    best = _ideal_dcg(relevance, cutoff)
     return _dcg([float(relevance.get(i, 0.0)) for i in ranking[:cutoff]]) / best if best else 0.0
+
+
+def _ideal_dcg(relevance: Mapping[str, float], cutoff: int) -> float:
+    return _dcg(sorted((g for g in relevance.values() if g > 0), reverse=True)[:cutoff])
 
 
 def _dcg(gains: Sequence[float]) -> float:

@@ -228,10 +228,12 @@ class Budget:
     def _most_answer_tokens(self, request: Request) -> int:
         """Choices are scored (each with a beginning of the stop text), or one of them is written.
 
-        Where one of some answers is written at once, it takes what it takes.
+        Where one of some answers is written at once, or all as a list, it takes what it takes.
         """
         if request.answers and request.prompt.prefill == ANSWER and not request.scored:
-            return max(_bytes(answer) for answer in request.answers) + _bytes(request.stop)
+            sizes = [_bytes(answer) for answer in request.answers]
+            # Each line of a list has its end.
+            return (sum(sizes) + len(sizes) if request.listed else max(sizes)) + _bytes(request.stop)
         scored = request.choices or (request.answers if request.scored else ())
         if not scored:
             return self.answer_tokens

@@ -108,6 +108,9 @@ class Request:
     log-probs are those of the constrained distribution. A backend that cannot hold a reply to them raises
     InputError. Not together with `choices`. With `scored`, and a prompt that ends in `<answer>`, nothing is written:
     every answer gets its probability under that distribution; they sum to one.
+
+    `listed`: the reply is all of the answers, each once, one a line in any order. `written`: lines that stand before
+    them already, after the prompt; what is scored is then each answer's probability to be the next line.
     """
 
     prompt: Prompt
@@ -116,6 +119,8 @@ class Request:
     stop: str = "</answer>"
     scored: bool = False
     answers: tuple[str, ...] = ()
+    listed: bool = False
+    written: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

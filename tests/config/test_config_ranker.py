@@ -35,7 +35,6 @@ def test_the_first_step_never_thinks() -> None:
         ({"kind": "pointwise", "thoughts": "bank.jsonl"}, "not 'pointwise': leave them out"),
         ({"thoughts_shown": 2}, "give thoughts too"),
         ({"thoughts_shown": 0}, "thoughts_shown: "),
-        ({"kind": "direct", "constrained": True}, "constrained answers name one candidate, and kind = 'direct' names"),
         ({"constrained": True, "exclude_per_turn": 0.5}, "a constrained answer names one candidate"),
         ({"kind": "first_step", "exclude_per_turn": 2}, "for kind = 'iterative', not 'first_step'"),
     ],

@@ -8,11 +8,22 @@ from r1ranker.errors import ConfigError
 NO_THINKING = ("train.algorithm=all_actions", "ranker.thinking=false")
 
 
-def test_all_actions_needs_an_iranker_without_thinking() -> None:
+def test_all_actions_needs_a_choice_among_candidates() -> None:
     assert load_config(None, NO_THINKING).train.algorithm == "all_actions"
-    for setting in ("ranker.thinking=true", "ranker.kind=direct"):
-        with pytest.raises(ConfigError, match=r"'all_actions'.* needs ranker\.kind = 'iterative' and ranker\.thinking"):
-            load_config(None, [*NO_THINKING, setting])
+    with pytest.raises(ConfigError, match=r"'all_actions'.* needs ranker\.thinking = false"):
+        load_config(None, [*NO_THINKING, "ranker.thinking=true"])
+    with pytest.raises(ConfigError, match=r"'all_actions'.* 'direct' it needs ranker\.constrained = true"):
+        load_config(None, [*NO_THINKING, "ranker.kind=direct"])
+
+
+def test_a_constrained_list_has_several_states_and_no_warm_up() -> None:
+    several = ("ranker.kind=direct", "train.states_per_example=2", "train.states_per_step=4")
+    held = (*NO_THINKING, *several, "ranker.constrained=true")
+    assert load_config(None, held).train.states_per_example == 2
+    with pytest.raises(ConfigError, match=r"a list that is written freely has one state"):
+        load_config(None, several)
+    with pytest.raises(ConfigError, match=r"\[warmup\] teaches what ranker\.constrained = true holds a list to"):
+        load_config(None, [*held, "warmup.rounds=1"])
 
 
 def test_grpo_needs_a_group() -> None:

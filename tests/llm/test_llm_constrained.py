@@ -11,7 +11,7 @@ from factories import ExampleFactory
 from r1ranker.errors import InputError
 from r1ranker.llm.constrained import Grammar, Guide, Spills, held_choices, token_tree
 from r1ranker.llm.transformers import TransformersLLM
-from r1ranker.rankers import IRanker
+from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rollout import rank_all
 from r1ranker.types import Completion, Prompt, Request, Sampling
 
@@ -20,7 +20,7 @@ NO_SPILLS = Spills({})
 
 def grammar(*answers: tuple[int, ...], spills: Spills = NO_SPILLS) -> Grammar:
     """Tokens 7 8 close a thought and open the answer, 8 opens it; 0 ends the turn."""
-    return Grammar(token_tree(answers), max(map(len, answers)), (7, 8), (8,), (0,), spills)
+    return Grammar(answers, (7, 8), (8,), (0,), spills)
 
 
 # By hand, without a model
@@ -56,6 +56,44 @@ def test_a_label_that_begins_another() -> None:
 def test_the_only_answer_is_written_at_once() -> None:
     guide = Guide(grammar((1, 2, 9)), 100, begun=True)
     assert guide.forced(0) == [1, 2, 9]
+    assert guide.done
+
+
+def listing(*lines: tuple[int, ...]) -> Grammar:
+    """Lines end with 9, and 6 closes the list."""
+    return replace(grammar(*lines), listed=True, end=(6,))
+
+
+def test_a_list_has_every_line_once_and_then_its_end() -> None:
+    guide = Guide(listing((1, 2, 9), (1, 3, 9), (5, 9)), 100, begun=True)
+    assert guide.grammar.longest == 9
+    assert guide.forced(0) == []
+    assert guide.allowed() == [1, 5]
+    guide.push(5, "")
+    # The line ends by itself, and both that are left begin with 1.
+    assert guide.forced(1) == [9, 1]
+    assert guide.allowed() == [2, 3]
+    guide.push(3, "")
+    assert not guide.done
+    assert guide.forced(4) == [9, 1, 2, 9, 6]
+    assert guide.done
+
+
+def test_a_line_that_begins_another_one() -> None:
+    guide = Guide(listing((1, 9), (1, 2, 9)), 100, begun=True)
+    assert guide.forced(0) == [1]
+    guide.push(9, "")
+    assert guide.forced(2) == [1, 2, 9, 6]
+    assert guide.done
+
+
+def test_a_list_after_a_thought_has_room() -> None:
+    guide = Guide(listing((1, 9), (5, 9)), 12, begun=False)
+    assert guide.grammar.reserve == 7
+    assert guide.forced(4) == []
+    assert guide.forced(5) == [7, 8]
+    guide.push(5, "")
+    assert guide.forced(8) == [9, 1, 9, 6]
     assert guide.done
 
 
@@ -304,3 +342,56 @@ def test_without_thinking_tokens_grow_with_the_candidates_not_with_their_square(
     # The labels of these films part at their first or second token.
     assert max(spent[0] + spent[1]) <= 2
     assert len(spent[1]) == 7
+
+
+# Lists
+
+LIST = replace(BEGUN, listed=True)
+
+
+def lines_of(completion: Completion) -> list[str]:
+    return completion.text.removesuffix("</answer>").splitlines()
+
+
+def test_a_lists_probability_is_that_of_its_lines_one_after_the_other(tiny_llm: TransformersLLM) -> None:
+    """What scores the next line of a list that is begun, as training does, agrees with what writes it."""
+    seen = set()
+    for completion in tiny_llm.complete([LIST] * 20, Sampling(1.0, max_tokens=3, seed=2)):
+        lines, total = lines_of(completion), 0.0
+        assert sorted(lines) == sorted(ANSWERS)
+        assert completion.text.endswith("\n</answer>")
+        assert completion.finish == "stop"
+        for k, line in enumerate(lines):
+            left = tuple(answer for answer in ANSWERS if answer not in lines[:k])
+            begun = replace(LIST, answers=left, written=tuple(lines[:k]), scored=True)
+            [scored] = tiny_llm.complete([begun], Sampling())
+            assert sum(map(math.exp, scored.choice_logprobs)) == pytest.approx(1.0, abs=1e-5)
+            total += scored.choice_logprobs[left.index(line)]
+        assert sum(completion.logprobs) == pytest.approx(total, abs=1e-4)
+        seen.add(tuple(lines))
+    assert len(seen) > 2
+
+
+def test_a_lists_tokens_are_those_of_its_lines(tiny_llm: TransformersLLM) -> None:
+    [completion] = tiny_llm.complete([LIST], Sampling())
+    encode = tiny_llm.chat.encode_text
+    lines = [token for line in lines_of(completion) for token in (*encode(line), *encode("\n"))]
+    assert completion.token_ids == (*lines, *encode("</answer>"))
+    # The last line and the end follow by themselves.
+    assert completion.completion_tokens <= len(lines) - len(encode(lines_of(completion)[-1]))
+    [rest] = tiny_llm.complete([replace(LIST, written=("Heat",), answers=("Alien", "Toy Story"))], Sampling())
+    assert sorted(lines_of(rest)) == ["Alien", "Toy Story"]
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_a_constrained_list_is_whole(tiny_llm: TransformersLLM, make_example: ExampleFactory, thinking: bool) -> None:
+    ranker = DRanker(thinking=thinking, constrained=True)
+    examples = [make_example(n, id=f"e{n}") for n in (2, 5, 8)]
+    traces = rank_all(ranker, examples, tiny_llm, Sampling(1.0, max_tokens=120, seed=3))
+    for example, trace in zip(examples, traces, strict=True):
+        [turn] = trace.turns
+        assert turn.parsed.status == "exact"
+        assert turn.parsed.ids == trace.ranking
+        assert sorted(trace.ranking) == sorted(example.ids)
+        assert turn.parsed.well_formed
+    assert any(trace.ranking != e.ids for trace, e in zip(traces, examples, strict=True))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1ranker.llm.constrained import Grammar, Spills, token_tree
+from r1ranker.llm.constrained import Grammar, Spills
 from r1ranker.llm.groups import UNLIKE, Group, alike, batches
 from r1ranker.types import Prompt, Request, Sampling
 
@@ -35,7 +35,7 @@ def test_batches_hold_each_item_once_within_the_limit(rows: list[tuple[int, int]
         assert all(alike(new[k], min(new[j] for j in part)) for k in part)
 
 
-GRAMMAR = Grammar(token_tree([(1, 2, 9), (3, 9)]), 3, (7, 8), (8,), (0,), Spills({}))
+GRAMMAR = Grammar(((1, 2, 9), (3, 9)), (7, 8), (8,), (0,), Spills({}))
 
 
 @pytest.mark.parametrize(

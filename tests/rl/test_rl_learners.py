@@ -12,7 +12,7 @@ from torch import Tensor
 from r1ranker.config import RunConfig
 from r1ranker.errors import ConfigError
 from r1ranker.llm.packing import Pack
-from r1ranker.rankers import IRanker
+from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rewards import Reward, exclusion_values
 from r1ranker.rl.all_actions import AllActions
 from r1ranker.rl.metrics import Averages
@@ -29,7 +29,7 @@ Gradients = Callable[[Policy], dict[str, Tensor]]
 def learner_of(policy: Policy, config: RunConfig) -> AllActions | Sampled:
     ranker = config.ranker.build(policy.llm.parameters)
     if config.train.algorithm == "all_actions":
-        assert isinstance(ranker, IRanker)
+        assert isinstance(ranker, IRanker | DRanker)
         return AllActions(policy, ranker, config)
     return Sampled(policy, ranker, config)
 
@@ -354,6 +354,49 @@ def test_all_actions_trains_the_probability_that_a_constrained_answer_is_written
         flatter = torch.stack(probabilities) ** (1 / temperature)
         rewards.append((flatter / flatter.sum() * values).sum())
     reward = torch.stack(rewards).mean()
+    assert averages.result()["reward"] == pytest.approx(float(reward.detach()), abs=1e-4)
+    (-reward).backward()
+    same_gradients(found, gradients(policy), rel=1e-3)
+
+
+def test_a_constrained_lists_gradient_is_that_of_its_next_line(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    examples: list[RankingExample],
+    gradients: Gradients,
+    same_gradients: Callable[..., None],
+) -> None:
+    """By hand: the positive's probability to be written next, by plain calls, times what that adds to nDCG@20."""
+    policy = make_policy()
+    # Two beginnings of one list share what is written; with three left after one line the positive is c1, c2 or c3.
+    states = [State(examples[2], examples[2].ids, excluded=())]
+    positive = next(iter(examples[2].relevance))
+    others = [i for i in examples[2].ids if i != positive]
+    for length in (1, 2):
+        left = tuple(i for i in examples[2].ids if i not in others[:length])
+        states.append(State(examples[2], left, excluded=tuple(others[:length])))
+    learner = learner_of(policy, recipe(kind="direct", ranker={"constrained": True}))
+    assert isinstance(learner, AllActions)
+    averages = Averages()
+    learner.backward(states, range(3), averages)
+    found = gradients(policy)
+    policy.model.zero_grad(set_to_none=True)
+    chat, rewards = policy.llm.chat, []
+    labels = learner.ranker.labels(examples[2])
+    for state in states:
+        assert state.excluded is not None
+        prompt = learner.ranker.request(state.example).prompt
+        trunk = [*chat.encode(prompt), *(t for i in state.excluded for t in chat.encode_text(labels[i] + "\n"))]
+        texts = [chat.encode_text(labels[i] + "\n") for i in state.remaining]
+        own = chat.encode_text(labels[positive] + "\n")
+        logprob = torch.zeros(())
+        for k in range(len(own)):
+            allowed = sorted({t[k] for t in texts if t[:k] == own[:k] and len(t) > k})
+            logits = policy.model(input_ids=torch.tensor([[*trunk, *own[:k]]])).logits[0, -1]
+            logprob = logprob + logits[allowed].log_softmax(0)[allowed.index(own[k])]
+        rewards.append(logprob.exp() / math.log2(len(state.excluded) + 2))
+    reward = torch.stack(rewards).mean()
+    assert 0.01 < float(reward.detach()) < 0.99
     assert averages.result()["reward"] == pytest.approx(float(reward.detach()), abs=1e-4)
     (-reward).backward()
     same_gradients(found, gradients(policy), rel=1e-3)

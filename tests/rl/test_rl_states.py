@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from r1ranker.errors import InputError
-from r1ranker.rl.states import StateStream, has_signal, sample_state
+from r1ranker.rankers import DRanker, IRanker
+from r1ranker.rl.states import Draw, State, StateStream, has_signal, request_of, sample_list, sample_state
 from r1ranker.types import RankingExample
 
 ExampleFactory = Callable[..., RankingExample]
@@ -52,14 +53,14 @@ def test_every_negative_is_drawn_alike(make_example: ExampleFactory) -> None:
 
 def test_an_example_gives_several_states_before_the_next_one(make_example: ExampleFactory) -> None:
     examples = [make_example(6, id=f"e{k}") for k in range(3)]
-    stream = StateStream(examples, per_step=4, subsets=True, seed=0, per_example=2)
+    stream = StateStream(examples, per_step=4, draw="subsets", seed=0, per_example=2)
     states = [state for step in range(3) for state in stream.at(step)]
     names = [state.example.id for state in states]
     assert names[0::2] == names[1::2]
     assert sorted(names[0::2]) == sorted(names[6:12:2] + names[0:6:2]) == sorted(["e0", "e1", "e2"] * 2)
     assert len({state.remaining for state in states}) > 6  # each is a draw of its own
     # One state an example is the paper's draw, and stays what it was.
-    one = StateStream(examples, per_step=4, subsets=True, seed=0)
+    one = StateStream(examples, per_step=4, draw="subsets", seed=0)
     assert [s.example.id for s in one.at(0)][:3] == names[0:6:2]
 
 
@@ -78,8 +79,8 @@ def test_signal(make_example: ExampleFactory) -> None:
     assert has_signal(make_example(2, positives={"c1": 1.0, "c2": 2.0}))
 
 
-def stream(examples: list[RankingExample], per_step: int = 3, subsets: bool = True, seed: int = 0) -> StateStream:
-    return StateStream(examples, per_step=per_step, subsets=subsets, seed=seed)
+def stream(examples: list[RankingExample], per_step: int = 3, draw: Draw = "subsets", seed: int = 0) -> StateStream:
+    return StateStream(examples, per_step=per_step, draw=draw, seed=seed)
 
 
 @pytest.fixture
@@ -116,8 +117,8 @@ def test_an_example_meets_other_states_in_later_epochs(seven: list[RankingExampl
     assert len({s.at(step)[0].remaining for step in range(10)}) > 3
 
 
-def test_without_subsets_all_candidates_are_left(seven: list[RankingExample]) -> None:
-    assert all(state.remaining == state.example.ids for state in stream(seven, subsets=False).at(0))
+def test_in_whole_lists_all_candidates_are_left(seven: list[RankingExample]) -> None:
+    assert all(state.remaining == state.example.ids for state in stream(seven, draw="whole").at(0))
     assert any(state.remaining != state.example.ids for state in stream(seven).at(0))
 
 
@@ -134,6 +135,57 @@ def test_nothing_to_learn_from_is_an_error(make_example: ExampleFactory) -> None
         stream([make_example(1), make_example(2, positives={"c1": 1.0, "c2": 1.0})])
     with pytest.raises(InputError, match="nothing to learn from"):
         stream([])
+
+
+def test_beginnings_of_lists_leave_a_choice(make_example: ExampleFactory) -> None:
+    example = make_example(6, positives={"c2": 2.0, "c4": 1.0, "c5": 2.0})
+    lengths, orders = set(), set()
+    for k in range(300):
+        state = sample_list(example, random.Random(k), random.Random(k + 1000), "films")
+        assert state.excluded is not None
+        assert state.undecided
+        assert state.origin == "films"
+        assert {"c2", "c5"} & set(state.remaining)  # a best one is not written yet
+        assert sorted((*state.remaining, *state.excluded)) == sorted(example.ids)
+        assert list(state.remaining) == [i for i in example.ids if i in state.remaining]
+        lengths.add(len(state.excluded))
+        orders.add(state.excluded)
+    assert lengths == {0, 1, 2, 3, 4}
+    assert len(orders) > 50
+
+
+def test_a_list_is_begun_up_to_where_its_reward_ends(make_example: ExampleFactory) -> None:
+    long = make_example(40)
+    lengths = {len(sample_list(long, random.Random(0), random.Random(k)).excluded or ()) for k in range(400)}
+    assert lengths == set(range(20))
+
+
+def test_states_of_an_example_are_beginnings_of_one_list(make_example: ExampleFactory) -> None:
+    examples = [make_example(9, id=f"e{k}") for k in range(4)]
+    s = StateStream(examples, per_step=12, draw="lists", seed=0, per_example=3)
+    lists = set()
+    for step in range(6):
+        states = s.at(step)
+        for k in range(0, 12, 3):
+            own = sorted((state.excluded or () for state in states[k : k + 3]), key=len)
+            assert len({state.example.id for state in states[k : k + 3]}) == 1
+            assert own[1][: len(own[0])] == own[0]
+            assert own[2][: len(own[1])] == own[1]
+            lists.add(own[2][:2])
+    assert len(lists) > 5  # another list in every epoch
+
+
+def test_what_a_state_asks(make_example: ExampleFactory) -> None:
+    example = make_example(4)
+    state = State(example, ("c1", "c3"), excluded=("c4", "c2"))
+    listed = request_of(DRanker(thinking=False, constrained=True), state)
+    labels = DRanker(thinking=False).labels(example)
+    assert listed.answers == (labels["c1"], labels["c3"])
+    assert listed.written == (labels["c4"], labels["c2"])
+    assert all(label in listed.prompt.user for label in labels.values())  # the prompt is that of the whole list
+    excluding = request_of(IRanker(thinking=False), state)
+    assert excluding.choices == listed.answers
+    assert labels["c4"] not in excluding.prompt.user
 
 
 # Several data sets
@@ -162,7 +214,7 @@ def blend(
     return StateStream(
         mixed[0],
         per_step=per_step,
-        subsets=True,
+        draw="subsets",
         seed=seed,
         per_example=per_example,
         origins=mixed[1],

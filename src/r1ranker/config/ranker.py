@@ -44,7 +44,8 @@ class RankerConfig(Section):
     """Longest completion."""
     constrained: bool = False
     """For iterative and first_step: only a label that is left can be the answer. Without thinking it is written, or
-    where several are compared it counts how probable each is to be written; all_actions trains that probability."""
+    where several are compared it counts how probable each is to be written; all_actions trains that probability. For
+    direct: the answer can only be a whole list, each candidate once."""
     exclude_per_turn: float = 1
     """For iterative: a whole number, or a share of those that are left, between 0 and 1."""
     stop_at: int = Field(1, ge=1)
@@ -84,8 +85,6 @@ class RankerConfig(Section):
             )
         if self.thoughts_shown != 1 and not self.thoughts:
             raise ValueError("thoughts_shown is how many thoughts of a bank are shown: give thoughts too")
-        if self.kind == "direct" and self.constrained:
-            raise ValueError("constrained answers name one candidate, and kind = 'direct' names all: leave it out")
         try:
             self._build(None, PromptTemplates.default())
         except ConfigError as error:
@@ -109,8 +108,10 @@ class RankerConfig(Section):
     ) -> ScheduledRanker:
         own: dict[str, object] = {}
         # To judge a candidate alone there are two words in any case.
+        if self.kind != "pointwise":
+            own = {"constrained": self.constrained}
         if self.kind in ("iterative", "first_step"):
-            own = {"constrained": self.constrained, "thoughts": bank, "thoughts_shown": self.thoughts_shown}
+            own |= {"thoughts": bank, "thoughts_shown": self.thoughts_shown}
         if self.kind == "iterative":
             own |= {"exclude_per_turn": self.exclude_per_turn, "stop_at": self.stop_at}
         ranker = make_ranker(

@@ -57,13 +57,26 @@ class RunConfig(Section):
                 "ranker.constrained = true is trained by train.algorithm = 'all_actions', not "
                 f"'{self.train.algorithm}': leave it out here, and give it when you rank with the trained model"
             )
-        if self.train.algorithm == "all_actions" and (self.ranker.thinking or self.ranker.kind == "direct"):
+        if self.train.algorithm == "all_actions" and self.ranker.thinking:
             raise ValueError(
-                "train.algorithm = 'all_actions' sums over the candidates of one turn: it needs "
-                "ranker.kind = 'iterative' and ranker.thinking = false"
+                "train.algorithm = 'all_actions' sums over the candidates that can be named: it needs "
+                "ranker.thinking = false"
             )
-        if self.train.states_per_example > 1 and self.ranker.kind == "direct":
-            raise ValueError("train.states_per_example > 1 needs ranker.kind = 'iterative': a list has one state")
+        free_list = self.ranker.kind == "direct" and not self.ranker.constrained
+        if self.train.algorithm == "all_actions" and free_list:
+            raise ValueError(
+                "train.algorithm = 'all_actions' sums over the candidates that can be named: with ranker.kind = "
+                "'direct' it needs ranker.constrained = true"
+            )
+        if self.train.states_per_example > 1 and free_list:
+            raise ValueError(
+                "train.states_per_example > 1 needs ranker.kind = 'iterative', or ranker.constrained = true: a list "
+                "that is written freely has one state"
+            )
+        if self.warmup and self.ranker.kind == "direct" and self.ranker.constrained:
+            raise ValueError(
+                "[warmup] teaches what ranker.constrained = true holds a list to anyway: leave one of them out"
+            )
         if self.train.states_per_step % self.train.states_per_example:
             raise ValueError(
                 f"train.states_per_step = {self.train.states_per_step} is no multiple of train.states_per_example = "

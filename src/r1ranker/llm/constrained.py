@@ -1,4 +1,4 @@
-"""Replies whose answer can only be one of some texts: which tokens may come next."""
+"""Replies whose answer can only be one of some texts, or all of them as a list: which tokens may come next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-THOUGHT_END, OPENING = "</think>", "<answer>"
+THOUGHT_END, OPENING, LINE_END = "</think>", "<answer>", "\n"
 Tree = dict[int, "Tree"]
 """Token -> what may follow it; empty where a reply ends."""
 
@@ -77,17 +77,25 @@ def _spills(text: str) -> bool:
 class Grammar:
     """What a constrained reply is made of, in token ids.
 
-    tree: the answers, each with its end. longest: tokens of the longest.
+    answers: each with its end, of which no two are alike and none begins another.
+    listed: whether all of them are written, each once, and `end` after the last one.
     close: `</think><answer>`, for a thought that has not ended; open: `<answer>`, for one that has.
     never: tokens that cannot stand in a thought, such as the end of the turn. spills: see the class.
     """
 
-    tree: Tree
-    longest: int
+    answers: tuple[tuple[int, ...], ...]
     close: tuple[int, ...]
     open: tuple[int, ...]
     never: tuple[int, ...]
     spills: Spills
+    listed: bool = False
+    end: tuple[int, ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest answer, or of the whole list."""
+        lengths = [len(answer) for answer in self.answers]
+        return sum(lengths) + len(self.end) if self.listed else max(lengths)
 
     @property
     def reserve(self) -> int:
@@ -99,7 +107,8 @@ class Guide:
     """Where one reply stands: in its thought, or in its answer.
 
     A thought is written freely, but for its end: when only `Grammar.reserve` of `max_tokens` are left, `<answer>` is
-    written for it. From `<answer>` on only tokens of the answers that are still possible may come.
+    written for it. From `<answer>` on only tokens of the answers that are still possible may come; in a list, those
+    that do not stand in it yet.
 
     begun: the prompt ends with `<answer>` already.
     """
@@ -107,7 +116,9 @@ class Guide:
     def __init__(self, grammar: Grammar, max_tokens: int, *, begun: bool) -> None:
         self.grammar = grammar
         self.max_tokens = max_tokens
-        self._node: Tree | None = grammar.tree if begun else None
+        self._left = list(grammar.answers)
+        self._line: list[int] = []
+        self._node: Tree | None = token_tree(self._left) if begun else None
         self._thought_ended = False
         self._tail = ""
 
@@ -129,18 +140,30 @@ class Guide:
         tokens: list[int] = []
         if self._node is None and written + self.grammar.reserve >= self.max_tokens:
             tokens += self.grammar.open if self._thought_ended else self.grammar.close
-            self._node = self.grammar.tree
+            self._node = token_tree(self._left)
         while self._node is not None and len(self._node) == 1:
-            [(token, self._node)] = self._node.items()
+            (token,) = self._node
             tokens.append(token)
+            self._take(token)
         return tokens
 
     def push(self, token: int, tail: str) -> None:
         """A token was drawn; `tail` is the end of the text with it."""
         if self._node is not None:
-            self._node = self._node[token]
+            self._take(token)
             return
         self._tail = tail
         self._thought_ended = self._thought_ended or THOUGHT_END in tail
         if OPENING in tail:
-            self._node = self.grammar.tree
+            self._node = token_tree(self._left)
+
+    def _take(self, token: int) -> None:
+        """A token of the answer stands there. After a line of a list the next one begins."""
+        assert self._node is not None
+        self._node = self._node[token]
+        self._line.append(token)
+        if self._node or not self.grammar.listed or not self._left:
+            return
+        self._left.remove(tuple(self._line))
+        self._line.clear()
+        self._node = token_tree(self._left or [self.grammar.end])

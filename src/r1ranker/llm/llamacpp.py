@@ -76,6 +76,11 @@ class LlamaCppLLM:
             task = tasks.setdefault(key, _Task(request, trunk, choices, []))
             task.members.append((k, generator.randrange(_SEEDS)))
         for task in tasks.values():
+            if task.request.listed:
+                raise InputError(
+                    f"{self.name}: llama.cpp cannot hold a list to the candidates: set constrained = false, or take a "
+                    "model that transformers runs"
+                )
             if task.request.answers and task.request.scored:
                 raise InputError(
                     f"{self.name}: llama.cpp writes a constrained answer and scores none: set exclude_per_turn and "

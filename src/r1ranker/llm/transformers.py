@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from r1ranker.errors import InputError
 from r1ranker.llm.attention import share_keys
 from r1ranker.llm.chat import ChatEncoder
-from r1ranker.llm.constrained import OPENING, THOUGHT_END, Grammar, Guide, Spills, held_choices, token_tree
+from r1ranker.llm.constrained import LINE_END, OPENING, THOUGHT_END, Grammar, Guide, Spills, held_choices
 from r1ranker.llm.groups import Group, alike, batches
 from r1ranker.llm.kv import GrowingCache, PrefixStore, preload
 from r1ranker.llm.linear import forget_packed, use_onednn, weights_stay
@@ -97,15 +98,24 @@ class TransformersLLM:
         Each has the first token of the stop text at its end (the rest of that follows by itself); of an answer only
         what tells it from the others is there.
         """
-        trunk, end = self.chat.encode(request.prompt), self.chat.encode_text(request.stop)[:1]
+        trunk, end = self._trunk(request), self.chat.encode_text(request.stop)[:1]
         if not request.answers:
             return Pack(trunk, [self.chat.encode_text(choice) + end for choice in request.choices])
         held = held_choices(self._whole_answers(request))
         return Pack(trunk, [choice.tokens for choice in held], [choice.among for choice in held])
 
+    def _trunk(self, request: Request) -> list[int]:
+        """The prompt's token ids, with those of the lines that stand after it."""
+        end = self.chat.encode_text(LINE_END)
+        lines = [token for line in request.written for token in (*self.chat.encode_text(line), *end)]
+        return [*self.chat.encode(request.prompt), *lines]
+
+    def _end(self, request: Request) -> tuple[int, ...]:
+        return self.chat.encode_text(request.stop) or tuple(sorted(self._stops))[:1]
+
     def _whole_answers(self, request: Request) -> list[tuple[int, ...]]:
         """Each answer's token ids with those of its end, so that none begins another."""
-        end = self.chat.encode_text(request.stop) or tuple(sorted(self._stops))[:1]
+        end = self.chat.encode_text(LINE_END) if request.listed else self._end(request)
         return [self.chat.encode_text(answer) + end for answer in request.answers]
 
     @torch.inference_mode()
@@ -132,10 +142,10 @@ class TransformersLLM:
 
     def _groups(self, requests: Sequence[Request]) -> list[Group]:
         """Requests with the same prompt and the same kind of reply together."""
-        groups: dict[tuple[object, ...], Group] = {}
+        groups: dict[Request, Group] = {}
         for k, request in enumerate(requests):
             # Scored and sampled requests never share a pack: the one kind has all its branches at once.
-            key = (request.prompt, request.choices, request.answers, request.stop, request.scored)
+            key = replace(request, session="")
             if key not in groups:
                 groups[key] = self._group(request)
             groups[key].members.append(k)
@@ -143,7 +153,7 @@ class TransformersLLM:
 
     def _group(self, request: Request) -> Group:
         if not request.choices and not request.scored:
-            trunk = tuple(self.chat.encode(request.prompt))
+            trunk = tuple(self._trunk(request))
             return Group(trunk, request, [], [], None, self._grammar(request))
         if request.answers and not request.prompt.prefill.endswith(OPENING):
             raise InputError("what is scored is read after <answer>: leave thinking out, or do not ask for scores")
@@ -263,14 +273,15 @@ class TransformersLLM:
         """What holds a reply to the request's answers, if it names any."""
         if not request.answers:
             return None
-        encode, answers = self.chat.encode_text, self._whole_answers(request)
+        encode = self.chat.encode_text
         return Grammar(
-            token_tree(answers),
-            max(map(len, answers)),
+            tuple(self._whole_answers(request)),
             encode(THOUGHT_END + OPENING),
             encode(OPENING),
             tuple(self._stops),
             self._spills,
+            listed=request.listed,
+            end=self._end(request),
         )
 
     @cached_property

@@ -1,4 +1,7 @@
-"""The all-actions policy gradient for turns without thinking: every candidate's reward counts, none is sampled."""
+"""The all-actions policy gradient without thinking: every candidate's reward counts, none is sampled.
+
+An IRanker's action is an exclusion. A DRanker's is the next line of its list, and earns what that adds to nDCG@20.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ import torch
 from r1ranker.config import RunConfig
 from r1ranker.llm.packing import Pack
 from r1ranker.llm.tree import grow_trees, tree_size
-from r1ranker.rankers import IRanker
-from r1ranker.rewards import exclusion_values
+from r1ranker.rankers import DRanker, IRanker
+from r1ranker.rewards import exclusion_values, listing_values
 from r1ranker.rl.losses import all_actions_loss, categorical_kl, entropy
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy, split_by_tokens
-from r1ranker.rl.states import State
+from r1ranker.rl.states import State, request_of
 
 
 class AllActions:
     """Computes gradients for a step's states; one optimizer step each call."""
 
-    def __init__(self, policy: Policy, ranker: IRanker, config: RunConfig) -> None:
+    def __init__(self, policy: Policy, ranker: IRanker | DRanker, config: RunConfig) -> None:
         self.policy, self.ranker, self.config = policy, ranker, config
         if config.train.kl_coef:
             policy.keep_reference()
@@ -46,8 +49,13 @@ class AllActions:
             self._micro(chosen, [rows[k] for k in micro], len(part), averages)
 
     def _pack(self, state: State) -> Pack:
-        request = self.ranker.request(state.example, state.remaining, excluded=state.excluded)
-        return self.policy.llm.choice_pack(request)
+        return self.policy.llm.choice_pack(request_of(self.ranker, state))
+
+    def _values(self, state: State) -> tuple[float, ...]:
+        """What each of the candidates that are left earns."""
+        if isinstance(self.ranker, DRanker):
+            return listing_values(state.example.relevance, state.remaining, len(state.excluded or ()))
+        return exclusion_values(state.example.relevance, state.remaining)
 
     def _micro(self, states: Sequence[State], rows: Sequence[Sequence[Pack]], total: int, averages: Averages) -> None:
         train = self.config.train
@@ -62,7 +70,7 @@ class AllActions:
         logits = torch.split(worth * sharpness, list(batch.branch_counts))
         loss = worth.new_zeros(())
         for k, (state, scores) in enumerate(zip(states, logits, strict=True)):
-            values = exclusion_values(state.example.relevance, state.remaining)
+            values = self._values(state)
             rewards = torch.tensor(values, device=scores.device) * self.config.reward.answer
             expected = -all_actions_loss(scores, rewards)
             spread = entropy(scores)

@@ -17,7 +17,7 @@ from r1ranker.rl.advantages import explained_variance, gae, grpo_advantages, rew
 from r1ranker.rl.losses import ppo_loss, reference_kl, value_loss
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Critic, Policy, pack_size, split_by_tokens
-from r1ranker.rl.states import State
+from r1ranker.rl.states import State, request_of
 from r1ranker.types import Completion, ParsedAnswer, Request, Sampling
 
 
@@ -92,10 +92,7 @@ class Rollouts:
         return groups
 
     def _request(self, state: State) -> Request:
-        if isinstance(self.ranker, DRanker):
-            request = self.ranker.request(state.example)
-        else:
-            request = self.ranker.request(state.example, state.remaining, excluded=state.excluded)
+        request = request_of(self.ranker, state)
         # Nothing is kept for a later turn: a training state has none. Choices are for scoring, not for sampling.
         return Request(request.prompt, stop=request.stop, answers=request.answers)
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from r1ranker.errors import InputError
-from r1ranker.types import RankingExample
+from r1ranker.rankers import DRanker, IRanker
+from r1ranker.rewards import NDCG_CUTOFF
+from r1ranker.types import RankingExample, Request
+
+Draw = Literal["subsets", "lists", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one turn is about. A DRanker's state has all candidates left.
+    """What one turn is about. A DRanker's state has all candidates left, or those that its list does not name yet.
 
     origin: the data set that the example is from, where several are mixed.
-    excluded: the others in the order in which they were excluded; None for a state that has no order.
+    excluded: the others in the order in which they were excluded, or written by a DRanker; None for a state that has
+        no order.
     """
 
     example: RankingExample
@@ -53,6 +58,28 @@ def sample_state(example: RankingExample, rng: random.Random, origin: str = "") 
     return State(example, tuple(i for i in example.ids if i in kept), origin)
 
 
+def sample_list(example: RankingExample, order: random.Random, rng: random.Random, origin: str = "") -> State:
+    """The beginning of a list: one best candidate and one of a lower grade are not written yet.
+
+    order: draws the list; with the same seed the states of an example are beginnings of one list, whose prompts
+        share what is written. rng: draws how much of it is written, uniformly, up to where nDCG@20 ends.
+    """
+    best = max(example.grade(i) for i in example.ids)
+    late = {order.choice([i for i in example.ids if example.grade(i) == best])}
+    late.add(order.choice([i for i in example.ids if example.grade(i) < best]))
+    others = [i for i in example.ids if i not in late]
+    order.shuffle(others)
+    written = tuple(others[: rng.randint(0, min(len(others), NDCG_CUTOFF - 1))])
+    return State(example, tuple(i for i in example.ids if i not in written), origin, excluded=written)
+
+
+def request_of(ranker: IRanker | DRanker, state: State) -> Request:
+    """What the ranker asks in the state."""
+    if isinstance(ranker, DRanker):
+        return ranker.request(state.example, written=state.excluded or ())
+    return ranker.request(state.example, state.remaining, excluded=state.excluded)
+
+
 class States(Protocol):
     """Where a loop has the states of its steps from."""
 
@@ -64,7 +91,8 @@ class StateStream:
     """An endless, shuffled stream of states. What step s gets depends on the seed and s alone, so that a
     resumed run goes on as if it had not stopped.
 
-    subsets: draw a random subset of the candidates (IRanker), or take all (DRanker).
+    draw: "subsets" of the candidates at random (IRanker), beginnings of "lists" (a DRanker whose list is constrained),
+        or the "whole" list.
     per_example: how many states, one after the other, an example gives before the next one has its turn.
     origins: the data set that each example is from, where several are mixed; empty: all are from one.
     balanced: every data set gives one example a round, in an order that is drawn anew, however many it has;
@@ -78,7 +106,7 @@ class StateStream:
         examples: Sequence[RankingExample],
         *,
         per_step: int,
-        subsets: bool,
+        draw: Draw,
         seed: int,
         per_example: int = 1,
         origins: Sequence[str] = (),
@@ -87,7 +115,7 @@ class StateStream:
     ) -> None:
         self.per_step = per_step
         self.per_example = per_example
-        self.subsets = subsets
+        self.draw = draw
         self.seed = seed
         self._pools: dict[str, list[tuple[RankingExample, str]]] = {}
         for example, origin in zip(examples, origins or [""] * len(examples), strict=True):
@@ -118,9 +146,12 @@ class StateStream:
         given = turn * self._weights[name] + names[:place].count(name)
         epoch, place = divmod(given, len(self._pools[name]))
         example, origin = self._pools[name][self._order(name, epoch)[place]]
-        if not self.subsets:
+        if self.draw == "whole":
             return State(example, example.ids, origin)
-        return sample_state(example, random.Random(f"{self.seed}/state/{index}"), origin)
+        rng = random.Random(f"{self.seed}/state/{index}")
+        if self.draw == "subsets":
+            return sample_state(example, rng, origin)
+        return sample_list(example, random.Random(f"{self.seed}/list/{index // self.per_example}"), rng, origin)
 
     def _round(self, turn: int) -> list[str]:
         """The pools in the order of a round, each as often as it weighs."""

@@ -16,12 +16,19 @@ from r1ranker.rl.eliminations import ReachedStates
 from r1ranker.rl.loop import Loop, OnStep, load_same_run
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Sampled
-from r1ranker.rl.states import States, StateStream
+from r1ranker.rl.states import Draw, States, StateStream
 from r1ranker.rl.trajectories import Trajectories
 from r1ranker.rl.warmup import WARMUP, warmup_learner, warmup_settings
 from r1ranker.types import RankingExample
 
 Show = Callable[[str, int], AbstractContextManager[OnStep]]
+
+
+def _draw(config: RunConfig) -> Draw:
+    """What states are drawn: with states = "on_policy" whole lists, of which the model makes its own."""
+    if config.ranker.kind == "direct":
+        return "lists" if config.ranker.constrained else "whole"
+    return "whole" if config.train.states == "on_policy" else "subsets"
 
 
 @contextmanager
@@ -81,7 +88,7 @@ class Trainer:
         stream = StateStream(
             self.examples,
             per_step=train.states_per_step // (train.states_per_example if on_policy else 1),
-            subsets=config.ranker.kind == "iterative" and not on_policy,
+            draw=_draw(config),
             seed=config.seed,
             per_example=1 if on_policy else train.states_per_example,
             origins=self.origins,
@@ -105,8 +112,6 @@ class Trainer:
         config = self.config
         learner: AllActions | Sampled
         if config.train.algorithm == "all_actions":
-            if not isinstance(self.ranker, IRanker):
-                raise ConfigError("train.algorithm = 'all_actions' needs ranker.kind = 'iterative'")
             learner, critic = AllActions(self.policy, self.ranker, config), None
         else:
             if config.train.credit != "turn" and isinstance(self.ranker, IRanker):
