@@ -172,3 +172,16 @@ def test_an_answer_that_must_be_one_of_some_is_or_is_refused(made: Backend) -> N
         assert "\n" not in str(error)  # noqa: PT017 - either is right
     else:
         assert completion.text in {choice + "</answer>" for choice in CHOICES}
+
+
+def test_a_list_that_must_be_of_some_texts_is_or_is_refused(made: Backend) -> None:
+    held = Request(Prompt("You rank.", "Rank them.", "<answer>"), answers=CHOICES, listed=True)
+    if not made.writes:
+        pytest.skip("it does not write by itself")
+    try:
+        (completion,) = made.llm.complete([held], Sampling(max_tokens=40))
+    except InputError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - either is right
+    else:
+        assert completion.text.endswith("\n</answer>")
+        assert sorted(completion.text.removesuffix("</answer>").splitlines()) == sorted(CHOICES)

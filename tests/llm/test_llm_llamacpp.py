@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,20 @@ def test_an_answer_is_held_to_texts(llm: LlamaCppLLM) -> None:
     assert thought.startswith(loose.text)
     with pytest.raises(InputError, match="max_tokens = 12 leaves no room"):
         llm.complete([free], Sampling(max_tokens=12))
+
+
+def test_a_list_is_held_to_texts(llm: LlamaCppLLM) -> None:
+    begun = Request(Prompt("You rank.", "Which?", "<answer>"), answers=ANSWERS, listed=True)
+    warm = Sampling(temperature=5.0, max_tokens=80, seed=1)
+    lists = [c.text.removesuffix("</answer>").splitlines() for c in llm.complete([begun] * 6, warm)]
+    assert all(sorted(lines) == sorted(ANSWERS) for lines in lists)
+    assert len(set(map(tuple, lists))) > 1
+    (rest,) = llm.complete([replace(begun, answers=ANSWERS[1:], written=ANSWERS[:1])], warm)
+    assert sorted(rest.text.removesuffix("</answer>").splitlines()) == sorted(ANSWERS[1:])
+    (whole,) = llm.complete([replace(begun, prompt=Prompt("You rank.", "Which?", "<think>"))], warm)
+    thought, _, answer = whole.text.partition("<answer>")
+    assert thought.endswith("</think>")
+    assert sorted(answer.removesuffix("</answer>").splitlines()) == sorted(ANSWERS)
 
 
 def test_nobody_is_answered_without_the_key(llm: LlamaCppLLM) -> None:

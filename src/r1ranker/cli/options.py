@@ -74,7 +74,10 @@ MaxTokens = Annotated[
 ]
 Constrained = Annotated[
     bool | None,
-    typer.Option("--constrained/--free", help="Whether the answer can only be a candidate that is left."),
+    typer.Option(
+        "--constrained/--free",
+        help="Whether the answer can only be a candidate that is left (direct: a whole list of them).",
+    ),
 ]
 ExcludePerTurn = Annotated[
     float | None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
 
+from r1ranker.llm.constrained import LINE_END
 from r1ranker.types import Prompt
 
 _SYSTEM, _USER = "R1RANKERSYSTEMSLOT", "R1RANKERUSERSLOT"
@@ -25,12 +27,13 @@ class ChatEncoder:
         self._text = lru_cache(maxsize=65536)(self._encode_text)
         self._frame = self._render_frame()
 
-    def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of the whole prompt, the prefill included."""
+    def encode(self, prompt: Prompt, written: Sequence[str] = ()) -> list[int]:
+        """Token ids of the whole prompt, the prefill included. written: lines that stand after it already."""
         before, between, after = self._frame
         user = self._text(prompt.user)
         prefill = self._text(prompt.prefill) if prompt.prefill else ()
-        return [*before, *self._text(prompt.system), *between, *user, *after, *prefill]
+        lines = [token for line in written for token in (*self._text(line), *self._text(LINE_END))]
+        return [*before, *self._text(prompt.system), *between, *user, *after, *prefill, *lines]
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Token ids of a text that follows the prompt (a choice)."""

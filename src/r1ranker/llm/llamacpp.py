@@ -20,7 +20,7 @@ from typing import Any
 from r1ranker.errors import AssetError, ConfigError, InputError
 from r1ranker.llm.chat import ChatEncoder
 from r1ranker.llm.choices import choose, common_length, require_room
-from r1ranker.llm.constrained import OPENING, THOUGHT_END, token_tree
+from r1ranker.llm.constrained import LINE_END, OPENING, THOUGHT_END, token_tree
 from r1ranker.llm.llamaserver import LlamaServer, LlamaTokenizer
 from r1ranker.types import Completion, Request, Sampling
 
@@ -69,18 +69,13 @@ class LlamaCppLLM:
         generator = random.Random(sampling.seed)
         tasks: dict[tuple[Any, ...], _Task] = {}
         for k, request in enumerate(requests):
-            trunk = tuple(self.chat.encode(request.prompt))
+            trunk = tuple(self.chat.encode(request.prompt, request.written))
             choices = [self.chat.encode_text(choice) + self._end_of(request) for choice in request.choices]
             # What is scored is scored once for all that ask it; what is written is written for each.
             key = (trunk, request.choices, request.stop) if choices else (k,)
             task = tasks.setdefault(key, _Task(request, trunk, choices, []))
             task.members.append((k, generator.randrange(_SEEDS)))
         for task in tasks.values():
-            if task.request.listed:
-                raise InputError(
-                    f"{self.name}: llama.cpp cannot hold a list to the candidates: set constrained = false, or take a "
-                    "model that transformers runs"
-                )
             if task.request.answers and task.request.scored:
                 raise InputError(
                     f"{self.name}: llama.cpp writes a constrained answer and scores none: set exclude_per_turn and "
@@ -154,7 +149,9 @@ class LlamaCppLLM:
         request, text, trunk, thought = task.request, "", task.trunk, None
         if not request.prompt.prefill.endswith(OPENING):
             close = THOUGHT_END + OPENING
-            longest = max(self.count_tokens(answer + request.stop) for answer in request.answers)
+            end = LINE_END if request.listed else request.stop
+            sizes = [self.count_tokens(answer + end) for answer in request.answers]
+            longest = sum(sizes) + self.count_tokens(request.stop) if request.listed else max(sizes)
             room = sampling.max_tokens - longest - self.count_tokens(close)
             if room < 1:
                 raise InputError(
@@ -165,9 +162,31 @@ class LlamaCppLLM:
             text = thought.text.removesuffix(OPENING)
             text += OPENING if THOUGHT_END in text else close
             trunk = (*trunk, *self.chat.encode_text(text))
-        answers = {self.chat.encode_text(a) + self._end_of(request): a for a in request.answers}
-        node, written, counted, generator = token_tree(list(answers)), list[int](), 0, random.Random(seed)
+        ends = self.chat.encode_text(LINE_END) if request.listed else self._end_of(request)
+        answers = {self.chat.encode_text(answer) + ends: answer for answer in request.answers}
+        lines, written, counted, generator = list[str](), list[int](), 0, random.Random(seed)
         cached = None if thought is None else thought.cached_tokens
+        while answers:
+            line, chosen, reused = self._one_of(list(answers), (*trunk, *written), sampling, generator)
+            counted = len(written) + chosen if chosen else counted
+            cached = reused if cached is None else cached
+            lines.append(answers.pop(line))
+            written += line
+            if not request.listed:
+                break
+        answer = "".join(line + LINE_END for line in lines) if request.listed else lines[0]
+        return Completion(
+            text=text + answer + request.stop,
+            prompt_tokens=len(task.trunk),
+            completion_tokens=len(trunk) - len(task.trunk) + counted,
+            cached_tokens=cached or 0,
+        )
+
+    def _one_of(
+        self, texts: Sequence[tuple[int, ...]], trunk: tuple[int, ...], sampling: Sampling, generator: random.Random
+    ) -> tuple[tuple[int, ...], int, int | None]:
+        """One of the texts, its tokens up to the last that was chosen, and how many of the trunk were reused."""
+        node, written, chosen, cached = token_tree(texts), list[int](), 0, None
         while node:
             token = next(iter(node))
             if len(node) > 1:
@@ -179,16 +198,11 @@ class LlamaCppLLM:
                     logit_bias=[[allowed, _FORCE] for allowed in node],
                 )
                 (token,) = reply["tokens"]
-                counted = len(written) + 1
+                chosen = len(written) + 1
                 cached = reply["timings/cache_n"] if cached is None else cached
             written.append(token)
             node = node[token]
-        return Completion(
-            text=text + answers[tuple(written)] + request.stop,
-            prompt_tokens=len(task.trunk),
-            completion_tokens=len(trunk) - len(task.trunk) + counted,
-            cached_tokens=cached or 0,
-        )
+        return tuple(written), chosen, cached
 
     def _write(self, request: Request, trunk: tuple[int, ...], sampling: Sampling, seed: int) -> Completion:
         reply = self._server.complete(

@@ -98,17 +98,11 @@ class TransformersLLM:
         Each has the first token of the stop text at its end (the rest of that follows by itself); of an answer only
         what tells it from the others is there.
         """
-        trunk, end = self._trunk(request), self.chat.encode_text(request.stop)[:1]
+        trunk, end = self.chat.encode(request.prompt, request.written), self.chat.encode_text(request.stop)[:1]
         if not request.answers:
             return Pack(trunk, [self.chat.encode_text(choice) + end for choice in request.choices])
         held = held_choices(self._whole_answers(request))
         return Pack(trunk, [choice.tokens for choice in held], [choice.among for choice in held])
-
-    def _trunk(self, request: Request) -> list[int]:
-        """The prompt's token ids, with those of the lines that stand after it."""
-        end = self.chat.encode_text(LINE_END)
-        lines = [token for line in request.written for token in (*self.chat.encode_text(line), *end)]
-        return [*self.chat.encode(request.prompt), *lines]
 
     def _end(self, request: Request) -> tuple[int, ...]:
         return self.chat.encode_text(request.stop) or tuple(sorted(self._stops))[:1]
@@ -153,7 +147,7 @@ class TransformersLLM:
 
     def _group(self, request: Request) -> Group:
         if not request.choices and not request.scored:
-            trunk = tuple(self._trunk(request))
+            trunk = tuple(self.chat.encode(request.prompt, request.written))
             return Group(trunk, request, [], [], None, self._grammar(request))
         if request.answers and not request.prompt.prefill.endswith(OPENING):
             raise InputError("what is scored is read after <answer>: leave thinking out, or do not ask for scores")
