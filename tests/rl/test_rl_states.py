@@ -154,6 +154,15 @@ def test_beginnings_of_lists_leave_a_choice(make_example: ExampleFactory) -> Non
     assert len(orders) > 50
 
 
+def test_the_first_line_is_asked_for_most_often(make_example: ExampleFactory) -> None:
+    """By hand, with three others: a place of 0 to 3, then 0 to place lines; 0 lines with (1 + 1/2 + 1/3 + 1/4) / 4."""
+    counts = Counter(
+        len(sample_list(make_example(5), random.Random(0), random.Random(k)).excluded or ()) for k in range(4000)
+    )
+    for length, share in enumerate((25 / 48, 13 / 48, 7 / 48, 3 / 48)):
+        assert counts[length] / 4000 == pytest.approx(share, abs=0.025)
+
+
 def test_a_list_is_begun_up_to_where_its_reward_ends(make_example: ExampleFactory) -> None:
     long = make_example(40)
     lengths = {len(sample_list(long, random.Random(0), random.Random(k)).excluded or ()) for k in range(400)}

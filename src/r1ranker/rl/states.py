@@ -62,14 +62,16 @@ def sample_list(example: RankingExample, order: random.Random, rng: random.Rando
     """The beginning of a list: one best candidate and one of a lower grade are not written yet.
 
     order: draws the list; with the same seed the states of an example are beginnings of one list, whose prompts
-        share what is written. rng: draws how much of it is written, uniformly, up to where nDCG@20 ends.
+        share what is written. rng: draws at which place the best candidate would have come, and how many of the lines
+        before it are written, up to where nDCG@20 ends: the sooner a line comes, the more lists get to it.
     """
     best = max(example.grade(i) for i in example.ids)
     late = {order.choice([i for i in example.ids if example.grade(i) == best])}
     late.add(order.choice([i for i in example.ids if example.grade(i) < best]))
     others = [i for i in example.ids if i not in late]
     order.shuffle(others)
-    written = tuple(others[: rng.randint(0, min(len(others), NDCG_CUTOFF - 1))])
+    place = rng.randint(0, len(others))
+    written = tuple(others[: rng.randint(0, min(place, NDCG_CUTOFF - 1))])
     return State(example, tuple(i for i in example.ids if i not in written), origin, excluded=written)
 
 
