@@ -289,26 +289,25 @@ def test_free_answers_are_charged_what_they_may_take() -> None:
     assert len(trace.turns) == 1
 
 
-def test_a_constrained_answer_is_charged_its_longest_label() -> None:
-    ranker = IRanker(thinking=False, constrained=True)
+@pytest.mark.parametrize(
+    ("ranker", "reply", "longest"),
+    [
+        (IRanker(thinking=False, constrained=True), "film 2</answer>", "film 1</answer>"),
+        (
+            DRanker(thinking=False, constrained=True),
+            "film 2\nfilm 1\nfilm 3\n</answer>",
+            "film 1\nfilm 2\nfilm 3\n</answer>",
+        ),
+    ],
+)
+def test_a_constrained_answer_is_charged_its_longest(ranker: IRanker | DRanker, reply: str, longest: str) -> None:
     request = next(ranker.rank(films(3)))
     lines = f"{request.prompt.system}\n{request.prompt.user}\n<answer>".split("\n")
-    bound = INSTRUCTIONS + sum(len(line) + 1 for line in lines) + len("film 1</answer>")
+    bound = INSTRUCTIONS + sum(len(line) + 1 for line in lines) + len(longest)
     for budget, turns in ((bound - 1, 0), (bound, 1)):
-        llm = ScriptedLLM(["film 2</answer>"])
-        [trace] = rank_all(Budget(ranker, max_calls=1, max_tokens=budget), [films(3)], llm)
-        assert (len(trace.turns), trace.cut_short) == (turns, True)
-
-
-def test_a_constrained_list_is_charged_all_its_lines() -> None:
-    ranker = DRanker(thinking=False, constrained=True)
-    request = next(ranker.rank(films(3)))
-    lines = f"{request.prompt.system}\n{request.prompt.user}\n<answer>".split("\n")
-    bound = INSTRUCTIONS + sum(len(line) + 1 for line in lines) + len("film 1\nfilm 2\nfilm 3\n</answer>")
-    for budget, turns in ((bound - 1, 0), (bound, 1)):
-        llm = ScriptedLLM(["film 2\nfilm 1\nfilm 3</answer>"])
-        [trace] = rank_all(Budget(ranker, max_tokens=budget), [films(3)], llm)
-        assert (len(trace.turns), trace.cut_short) == (turns, turns == 0)
+        [trace] = rank_all(Budget(ranker, max_calls=1, max_tokens=budget), [films(3)], ScriptedLLM([reply]))
+        # One call is a whole list, and one exclusion of two.
+        assert (len(trace.turns), trace.cut_short) == (turns, turns == 0 or isinstance(ranker, IRanker))
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,12 @@ def test_all_actions_needs_a_choice_among_candidates() -> None:
         load_config(None, [*NO_THINKING, "ranker.kind=direct"])
 
 
-def test_a_constrained_list_has_several_states_and_no_warm_up() -> None:
+def test_a_constrained_list_has_several_states() -> None:
     several = ("ranker.kind=direct", "train.states_per_example=2", "train.states_per_step=4")
     held = (*NO_THINKING, *several, "ranker.constrained=true")
     assert load_config(None, held).train.states_per_example == 2
     with pytest.raises(ConfigError, match=r"a list that is written freely has one state"):
         load_config(None, several)
-    with pytest.raises(ConfigError, match=r"\[warmup\] teaches what ranker\.constrained = true holds a list to"):
-        load_config(None, [*held, "warmup.rounds=1"])
 
 
 def test_grpo_needs_a_group() -> None:

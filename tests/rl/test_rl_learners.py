@@ -368,7 +368,7 @@ def test_a_constrained_lists_gradient_is_that_of_its_next_line(
 ) -> None:
     """By hand: the positive's probability to be written next, by plain calls, times what that adds to nDCG@20."""
     policy = make_policy()
-    # Two beginnings of one list share what is written; with three left after one line the positive is c1, c2 or c3.
+    # Three beginnings of one list, which share what is written; the positive is in none of them.
     states = [State(examples[2], examples[2].ids, excluded=())]
     positive = next(iter(examples[2].relevance))
     others = [i for i in examples[2].ids if i != positive]

@@ -73,10 +73,6 @@ class RunConfig(Section):
                 "train.states_per_example > 1 needs ranker.kind = 'iterative', or ranker.constrained = true: a list "
                 "that is written freely has one state"
             )
-        if self.warmup and self.ranker.kind == "direct" and self.ranker.constrained:
-            raise ValueError(
-                "[warmup] teaches what ranker.constrained = true holds a list to anyway: leave one of them out"
-            )
         if self.train.states_per_step % self.train.states_per_example:
             raise ValueError(
                 f"train.states_per_step = {self.train.states_per_step} is no multiple of train.states_per_example = "

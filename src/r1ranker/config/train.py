@@ -38,8 +38,8 @@ class TrainConfig(Section):
     """States drawn of an example in a step; with all_actions what their prompts begin with is computed once."""
     states: Literal["subsets", "on_policy"] = "subsets"
     """subsets: random subsets of an example's candidates (the paper); of a constrained direct list, what is left after
-    the beginning of a random one. on_policy: those that are left in the turns of
-    a whole elimination by the model as it is, at most states_per_example of them."""
+    the beginning of a random one. on_policy: those that are left in the turns of a whole elimination by the model as it
+    is, at most states_per_example of them."""
     credit: Credit = "turn"
     """turn: an exclusion by its own reward. With states = "on_policy" also by the rewards of the following turns:
     trajectory, and gigpo, which compares whole eliminations and those of their turns that have the same left."""

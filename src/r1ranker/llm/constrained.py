@@ -115,7 +115,7 @@ class Guide:
 
     def __init__(self, grammar: Grammar, max_tokens: int, *, begun: bool) -> None:
         self.grammar = grammar
-        self.max_tokens = max_tokens
+        self._longest_thought = max_tokens - grammar.reserve
         self._left = list(grammar.answers)
         self._line: list[int] = []
         self._node: Tree | None = token_tree(self._left) if begun else None
@@ -138,7 +138,7 @@ class Guide:
     def forced(self, written: int) -> list[int]:
         """The tokens that come next without a choice, given how many are written."""
         tokens: list[int] = []
-        if self._node is None and written + self.grammar.reserve >= self.max_tokens:
+        if self._node is None and written >= self._longest_thought:
             tokens += self.grammar.open if self._thought_ended else self.grammar.close
             self._node = token_tree(self._left)
         while self._node is not None and len(self._node) == 1:
