@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import r1ranker
 from benchruns import SCORING, Lists, bench_of, row
 from r1ranker.baselines import BASELINES
 from r1ranker.benchmark import contenders as module
@@ -162,6 +164,30 @@ def test_code_is_told_by_every_file() -> None:
     assert code_fingerprint("rankers.py") != code_fingerprint("prompts.py")
     assert code_fingerprint("rankers.py", "prompts.py") == code_fingerprint("prompts.py", "rankers.py")
     assert code_fingerprint("baselines/*.py") != code_fingerprint("baselines/b*.py")
+
+
+@pytest.mark.parametrize(
+    ("entry", "files"),
+    [
+        ("llm/transformers.py", module._LOCAL),
+        ("llm/llamacpp.py", module._GGUF),
+        ("llm/vllm.py", module._VLLM),
+        ("llm/openai.py", module._SERVER),
+    ],
+)
+def test_code_is_told_by_all_that_a_model_is_asked_through(entry: str, files: tuple[str, ...]) -> None:
+    """A module that an LLM comes to use decides its results too: whoever imports one finds it missing here."""
+    package = Path(r1ranker.__file__).parent
+    found, waiting = set[str](), [entry]
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        lines = ast.walk(ast.parse((package / name).read_text(encoding="utf-8")))
+        modules = [node.module for node in lines if isinstance(node, ast.ImportFrom) and node.module]
+        imported = {f"{m.removeprefix('r1ranker.').replace('.', '/')}.py" for m in modules if "r1ranker.llm." in m}
+        waiting += sorted(imported - found)
+    # base.py says what an LLM is, servers.py where one is
+    assert found - {"llm/base.py", "llm/servers.py"} == set(files)
 
 
 def test_other_code_tells_results_apart(lists: Lists, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

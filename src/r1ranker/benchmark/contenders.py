@@ -34,10 +34,15 @@ _CORE = (
     *("answers.py", "fit.py", "parsing.py", "pointwise.py", "prompted.py", "prompts.py", "rankers.py", "rollout.py"),
     *("schedules.py", "templates/default.toml", "thoughts.py"),
 )
+_CHAT = ("llm/chat.py", "llm/constrained.py")
 _SERVER = ("llm/openai.py",)
-_GGUF = ("llm/chat.py", "llm/choices.py", "llm/llamacpp.py", "llm/llamaserver.py")
-_VLLM = ("llm/chat.py", "llm/choices.py", "llm/vllm.py")
-_LOCAL = ("llm/chat.py", "llm/kv.py", "llm/load.py", "llm/packing.py", "llm/transformers.py")
+_GGUF = (*_CHAT, "llm/choices.py", "llm/llamacpp.py", "llm/llamaserver.py")
+_VLLM = (*_CHAT, "llm/choices.py", "llm/load.py", "llm/lora.py", "llm/vllm.py")
+_LOCAL = (
+    *(*_CHAT, "llm/attention.py", "llm/blocks.py", "llm/groups.py", "llm/kv.py", "llm/linear.py", "llm/load.py"),
+    *("llm/logprobs.py", "llm/lora.py", "llm/norms.py", "llm/packing.py", "llm/sampling.py", "llm/tied.py"),
+    "llm/transformers.py",
+)
 
 
 class Contender(Protocol):
