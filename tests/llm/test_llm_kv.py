@@ -45,16 +45,19 @@ def test_keep_rows_drops_the_others_and_growing_goes_on() -> None:
     firsts, seconds = [states(3, 4, s) for s in range(LAYERS)], [states(2, 2, 9 + s) for s in range(LAYERS)]
     for layer, (k, v) in enumerate(firsts):
         cache.update(k, v, layer)
-    cache.append_branch(torch.tensor([[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 1, PAD_BRANCH]]))
+    branch = torch.tensor([[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 1, PAD_BRANCH]])
+    cache.record(branch, torch.tensor([[0, 1, 2, 3], [0, 1, 2, 2], [0, 1, 2, 0]]))
     rows = torch.tensor([2, 0])
     cache.keep_rows(rows)
     assert cache.branch.tolist() == [[0, 1, 1, PAD_BRANCH], [0, 0, 0, 1]]
+    assert cache.positions.tolist() == [[0, 1, 2, 0], [0, 1, 2, 3]]
     for layer in range(LAYERS):
         held = cache.update(*seconds[layer], layer)
         for which in range(2):
             assert torch.equal(held[which], torch.cat([firsts[layer][which][rows], seconds[layer][which]], 2))
-    cache.append_branch(torch.tensor([[1, 1], [2, 2]]))
+    cache.record(torch.tensor([[1, 1], [2, 2]]), torch.tensor([[3, 4], [3, 4]]))
     assert cache.branch.tolist() == [[0, 1, 1, PAD_BRANCH, 1, 1], [0, 0, 0, 1, 2, 2]]
+    assert cache.positions.tolist() == [[0, 1, 2, 0, 3, 4], [0, 1, 2, 3, 3, 4]]
 
 
 def cache_of(tokens: int, seed: int = 0, padding: int = 0) -> GrowingCache:
@@ -62,7 +65,8 @@ def cache_of(tokens: int, seed: int = 0, padding: int = 0) -> GrowingCache:
     cache = GrowingCache(LAYERS, 1, torch.device("cpu"))
     for layer in range(LAYERS):
         cache.update(*states(1, padding + tokens, seed + layer), layer)
-    cache.append_branch(torch.tensor([[PAD_BRANCH] * padding + [0] * tokens]))
+    branch = torch.tensor([[PAD_BRANCH] * padding + [0] * tokens])
+    cache.record(branch, torch.tensor([[0] * padding + list(range(tokens))]))
     return cache
 
 
@@ -194,6 +198,7 @@ def test_trunks_go_in_and_come_out_again() -> None:
     cache = GrowingCache(LAYERS, 3, torch.device("cpu"))
     preload(cache, [(2, short), (0, None), (5, long)], room=4)
     assert cache.branch.tolist() == [[-1, -1, -1, 0, 0], [-1] * 5, [0] * 5]
+    assert cache.positions.tolist() == [[0, 0, 0, 0, 1], [0] * 5, [0, 1, 2, 3, 4]]
     assert cache.get_seq_length() == 5
     for layer, held in enumerate(cache.growing):
         for which, got in enumerate((held.keys, held.values)):
@@ -207,7 +212,7 @@ def test_trunks_go_in_and_come_out_again() -> None:
     for layer, (k, v) in enumerate(new):
         cache.update(k, v, layer)
     assert [held.keys.untyped_storage().data_ptr() for held in cache.growing] == places  # there was room
-    cache.append_branch(torch.tensor([[0, 1], [0, 0], [0, PAD_BRANCH]]))
+    cache.record(torch.tensor([[0, 1], [0, 0], [0, PAD_BRANCH]]), torch.tensor([[2, 3], [0, 1], [5, 0]]))
     store = PrefixStore(100)
     for row, tokens in enumerate(([7, 8, 60], [50, 51], [1, 2, 3, 4, 5, 6])):
         store.put(f"row {row}", tokens, cache, row)

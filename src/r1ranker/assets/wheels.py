@@ -114,6 +114,14 @@ def unpack(path: Path, members: tuple[str, ...], folder: Path) -> None:
         raise AssetError(write_problem(folder, error)) from error
 
 
+def join_parts(folder: Path) -> None:
+    """Make one file of each that came as NAME.part00, NAME.part01 and so on; the parts go as they are used."""
+    for part in sorted(folder.glob("*.part[0-9][0-9]")):
+        with part.open("rb") as source, part.with_suffix("").open("ab") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        part.unlink()
+
+
 def require_space(folder: Path, megabytes: float) -> None:
     """Make the folder. Raises AssetError where it cannot be made, or lies on a disk with too little space."""
     try:

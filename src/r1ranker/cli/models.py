@@ -58,7 +58,7 @@ def list_() -> None:
             asset.name,
             {"model": "LLM", "gguf": "LLM, for llama.cpp"}.get(asset.kind, asset.kind),
             str(have) if have else "no",
-            f"{asset.wheel.megabytes:,.0f} MB",
+            f"{asset.megabytes:,.0f} MB",
             size,
             asset.licence,
             asset.hub_id,

@@ -62,20 +62,22 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 
 class GrowingCache(Cache):
-    """The KV cache of a batch of packs, and the branch number of every cached position, (B, K)."""
+    """The KV cache of a batch of packs, and of every cached column, (B, K), its branch number and its position."""
 
     def __init__(self, layers: int, rows: int, device: torch.device) -> None:
         self.growing = [_GrowingLayer() for _ in range(layers)]
         super().__init__(layers=[*self.growing])
         self.branch = torch.zeros(rows, 0, dtype=torch.long, device=device)
+        self.positions = self.branch
 
-    def append_branch(self, branch: Tensor) -> None:
-        """Record the branch numbers of positions whose keys and values were just appended."""
+    def record(self, branch: Tensor, positions: Tensor) -> None:
+        """Record the branch numbers and positions, (B, T), of columns whose keys and values were just appended."""
         self.branch = torch.cat([self.branch, branch], dim=1)
+        self.positions = torch.cat([self.positions, positions], dim=1)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows of the batch."""
-        self.branch = self.branch[rows]
+        self.branch, self.positions = self.branch[rows], self.positions[rows]
         for layer in self.growing:
             layer.keep_rows(rows)
 
@@ -194,9 +196,11 @@ def preload(cache: GrowingCache, found: Sequence[tuple[int, Prefix | None]], roo
                 if prefix is not None:
                     buffer[b, :, width - length : width] = prefix.states[number, which, :, :length]
         layer.open(buffers, width)
+    positions = torch.zeros_like(branch)
     for b, (length, _) in enumerate(found):
         branch[b, width - length :] = TRUNK
-    cache.append_branch(branch)
+        positions[b, width - length :] = torch.arange(length)
+    cache.record(branch, positions)
 
 
 def _copy_trunk(cache: GrowingCache, row: int, trunk: Sequence[int], states: Tensor, start: int) -> Prefix:

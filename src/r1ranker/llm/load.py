@@ -13,6 +13,7 @@ from torch import nn
 from r1ranker.assets.shipped import ADAPTER_CONFIG, base_name
 from r1ranker.errors import AssetError, ConfigError
 from r1ranker.llm.lora import merge_lora
+from r1ranker.llm.sliding import other_layers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,7 +50,7 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
     """The model in eval mode, and its tokenizer.
 
     path: a folder with safetensors, or with a LoRA adapter whose config names its base; it is merged into the base.
-    Raises AssetError for a folder that holds neither.
+    Raises AssetError for a folder that holds neither, and for a model with layers other than attention.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -79,6 +80,11 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise AssetError(f"{folder}: the model cannot be loaded ({reason})") from error
+    if other := other_layers(model.get_decoder().config):
+        raise AssetError(
+            f"{folder}: a model with layers of {', '.join(other)} reads a text only as a whole, and here prompts share "
+            "their beginnings: serve it by vLLM or another server, and rank with openai:MODEL@ADDRESS"
+        )
     model.to(where).eval()
     return model, tokenizer
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from r1ranker.llm.blocks import Blocks, cut_blocks
+from r1ranker.llm.sliding import layer_masks
 from r1ranker.llm.tied import Lookup
 
 PAD_BRANCH = -1
@@ -160,13 +161,18 @@ def hidden_states(
 ) -> Tensor:
     """Last hidden states (B, T, H). Layers whose parameters are frozen build no graph below the first that trains.
 
-    blocks: of the mask, without a cache; a model that attends as `llm.attention` says then skips what is empty.
+    cache: a `kv.GrowingCache`, which knows the positions of what it holds.
+    blocks: of the mask, without a cache; a model that attends as `llm.attention` says then skips what is empty. Where a
+        layer looks less far back than the text is long, the whole mask is computed.
     rows: the embeddings of the ids, (B, T, H), if they were looked up before.
     """
     backbone = causal_lm(model).get_decoder()
+    masks = layer_masks(backbone.config, mask, positions, None if cache is None else cache.positions)
+    if masks is not mask:
+        blocks = None
     output = backbone(
         **({"input_ids": ids} if rows is None else {"inputs_embeds": rows}),
-        attention_mask=mask,
+        attention_mask=masks,
         position_ids=positions,
         use_cache=cache is not None,
         **{_cache_argument(backbone): cache},

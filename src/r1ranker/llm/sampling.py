@@ -128,7 +128,7 @@ class Writer:
         device = cache.branch.device
         ids, positions, numbers = (t.to(device) for t in (ids, positions, numbers))
         hidden = hidden_states(self.model, ids, positions, attention_mask(numbers, cache.branch), cache)
-        cache.append_branch(numbers)
+        cache.record(numbers, positions)
         states = hidden[[branch.row for branch, _ in last], [column for _, column in last]]
         for (branch, _), state in zip(last, states, strict=True):
             branch.state = state

@@ -66,7 +66,6 @@ class TransformersLLM:
         config = causal_lm(model).config
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self._layers = int(config.num_hidden_layers)
-        self._window = _sliding_window(config)
         self._stops = _stop_ids(model, tokenizer)
         self.seconds = 0.0
 
@@ -159,7 +158,7 @@ class TransformersLLM:
         return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
 
     def _check_lengths(self, groups: Iterable[Group], sampling: Sampling) -> None:
-        limit = self._window or self.context_tokens
+        limit = self.context_tokens
         for group in groups:
             name = f"the prompt of '{group.request.session or 'a request'}'"
             need = len(group.trunk) + group.room(sampling)
@@ -198,7 +197,7 @@ class TransformersLLM:
         preload(cache, found, batch.ids.shape[1] + SPARE)
         mask = attention_mask(batch.branch, cache.branch)
         hidden = hidden_states(self.model, batch.ids, batch.positions, mask, cache)
-        cache.append_branch(batch.branch)
+        cache.record(batch.branch, batch.positions)
         for group, pack, (length, _) in zip(groups, packs, found, strict=True):
             group.computed += len(pack.trunk) - length
         if self.prefixes.max_tokens:
@@ -287,13 +286,6 @@ def _choose(scores: Tensor, temperature: float, generator: torch.Generator) -> i
     if temperature <= 0:
         return int(scores.argmax())
     return int(torch.multinomial((scores / temperature).softmax(0), 1, generator=generator))
-
-
-def _sliding_window(config: Any) -> int | None:
-    """The shortest attention window of any layer: the mask rule knows none, so prompts must fit in it."""
-    kinds = getattr(config, "layer_types", None) or []
-    window = getattr(config, "sliding_window", None)
-    return int(window) if window and "sliding_attention" in kinds else None
 
 
 def _stop_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
