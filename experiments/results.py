@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -41,13 +41,21 @@ class AtHand:
     missing: list[str] = field(default_factory=list)
 
 
-def data_at_hand(plan: Plan, sources: Mapping[str, str], limit: int | None) -> AtHand:
-    """The plan's benchmark on those of its data sets that can be built; its rows are still the plan's."""
+def data_at_hand(
+    plan: Plan, sources: Mapping[str, str], limit: int | None = None, chosen: Collection[str] | None = None
+) -> AtHand:
+    """The plan's benchmark on those of its data sets that can be built; its rows are still the plan's.
+
+    chosen: on these alone.
+    """
     bench = plan.bench
     data = bench.data.model_copy(update={"sources": {**bench.data.sources, **sources}})
     found: list[Dataset] = []
     missing = []
     for name in bench.data.names:
+        if chosen and name not in chosen:
+            missing.append(f"{name}: left out (--data)")
+            continue
         try:
             found += load_datasets(bench.model_copy(update={"data": data.model_copy(update=_only(name))}))
         except (AssetError, InputError) as error:

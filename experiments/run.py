@@ -1,7 +1,7 @@
 """Run an experiment: train what is missing, then the benchmark, then write what the page needs.
 
     python experiments/run.py main --source "rec-music=data/cds" --source "router-*=data/nq"
-    python experiments/run.py ablations --only grpo --seeds 0 --limit 20      # a part of it
+    python experiments/run.py ablations --only three-grpo --seeds 0 --data rec-movie --limit 20      # a part of it
 
 Run the same command again after a stop: trainings and the benchmark go on where they were. What is missing, such as a
 seed that was not trained or a data set without its files, is told in the JSON and on the page.
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("plan", help="a plan's name, or its file")
     parser.add_argument("--only", action="append", metavar="TRAINING", help="train this one alone; repeat it for more")
     parser.add_argument("--seeds", type=int, nargs="+", help="train with these seeds of the plan's alone")
+    parser.add_argument("--data", action="append", metavar="NAME", help="compare on this one alone; repeat it for more")
     parser.add_argument("--limit", type=int, help="test queries of each data set, in place of the plan's")
     parser.add_argument("--source", action="append", default=[], metavar="NAME=DIR", help="a data set's raw files")
     parser.add_argument("--out", type=Path, default=OUT, help="the folder of trainings and caches")
@@ -64,6 +65,7 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     plan = load_plan(path)
     _check_choice("--only", args.only or [], [t.name for t in plan.trainings])
     _check_choice("--seeds", args.seeds or [], sorted({seed for t in plan.trainings for seed in t.seeds}))
+    _check_choice("--data", args.data or [], plan.bench.data.names)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: give at least one query, or leave it out")
     sources = _sources(args.source)
@@ -73,7 +75,7 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     for training, config in configs:
         check_settings(config, folder_of(args.out, training.name, config.seed))
     with loading():
-        hand = data_at_hand(plan, sources, args.limit)
+        hand = data_at_hand(plan, sources, args.limit, args.data)
     if not hand.datasets:
         raise ConfigError(f"none of the plan's data sets is at hand ({'; '.join(hand.missing)})")
     wanted = [

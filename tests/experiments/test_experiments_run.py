@@ -154,6 +154,15 @@ def test_a_part_is_told_as_a_part_and_the_rest_is_done_later(
     assert not any("seed" in text for text in results()["missing"])
 
 
+@pytest.mark.usefixtures("finished")
+def test_a_data_set_that_is_left_out_is_told_so() -> None:
+    (before,) = (text for text in results()["missing"] if "rec-music" in text)
+    assert "left out" not in before
+    assert run.main(["plan.toml", "--data", "lists.jsonl"]) == 0
+    assert results()["datasets"] == ["lists.jsonl"]
+    assert "rec-music: left out (--data)" in results()["missing"]
+
+
 @pytest.mark.usefixtures("plan_file")
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
     work: list[str], one_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -273,6 +282,7 @@ def test_the_data_of_what_only_leaves_out_need_not_be_at_hand(capsys: pytest.Cap
         (["nothing"], "no plan 'nothing'"),
         (["plan.toml", "--only", "learnt"], "--only learnt: the plan has learner"),
         (["plan.toml", "--seeds", "7"], "--seeds 7: the plan has 0, 1"),
+        (["plan.toml", "--data", "rec-movie"], "--data rec-movie: the plan has lists.jsonl, rec-music"),
         (["plan.toml", "--limit", "0"], "--limit 0"),
         (["plan.toml", "--source", "rec-music"], "write it as name=path"),
         (["plan.toml", "--source", "rec-game=x"], "no such data set"),

@@ -168,5 +168,5 @@ def test_layers_that_read_a_text_only_as_a_whole_are_refused(tiny_tokenizer: Any
     )
     Qwen3_5ForCausalLM(config).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(AssetError, match=r"layers of linear_attention .* openai:MODEL@ADDRESS"):
+    with pytest.raises(AssetError, match=r"layers of linear_attention .* openai:MODEL@URL"):
         load_model(tmp_path, dtype="float32")

@@ -83,7 +83,7 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
     if other := other_layers(model.get_decoder().config):
         raise AssetError(
             f"{folder}: a model with layers of {', '.join(other)} reads a text only as a whole, and here prompts share "
-            "their beginnings: serve it by vLLM or another server, and rank with openai:MODEL@ADDRESS"
+            "their beginnings: serve it by vLLM or another server, and rank with openai:MODEL@URL"
         )
     model.to(where).eval()
     return model, tokenizer
