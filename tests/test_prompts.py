@@ -39,6 +39,14 @@ def test_recommendation_by_hand(make_example: ExampleFactory) -> None:
     )
 
 
+def test_an_earlier_rankings_order_is_told_after_the_question(make_example: ExampleFactory) -> None:
+    told = "An earlier ranking lists the most promising first."
+    asked = "Which candidate is the user least likely to choose next?"
+    given, sorted_before = build(make_example(3)).user, build(make_example(3, presorted=True)).user
+    assert sorted_before == given.replace(asked, f"{asked} {told}") != given
+    assert build(make_example(3, presorted=True), ranker="direct").user.count(told) == 1
+
+
 @pytest.mark.parametrize(
     ("scenario", "form", "asked"),
     [

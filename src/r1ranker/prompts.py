@@ -134,6 +134,8 @@ def build_prompt(
         note = "\n\n" + templates.text("turn", "excluded", item=item, excluded="\n".join(label_of[i] for i in gone))
     wording = "several" if count > 1 else ranker
     question = templates.text(example.scenario, wording, item=item, count=count)
+    if example.presorted:
+        question = f"{question} {templates.text('turn', 'presorted', item=item)}"
     how = templates.text("answer", f"{wording}_{form}", item=item, n=len(left), count=count)
     user = templates.text(
         "turn",

@@ -108,14 +108,17 @@ class Reranker:
         top_k: int | None = None,
         *,
         history: Sequence[str] = (),
+        presorted: bool = False,
     ) -> RankResult:
         """Rank documents for a query, or for a history of items (then they are what may come next).
 
         documents: texts, or objects with `text` and perhaps `id` and `name`.
         top_k: how many results are returned; all are ranked in any case.
+        presorted: the documents stand in the order of an earlier ranking, best first, and the model is told so; else
+            their order is taken to mean nothing.
         Raises InputError if there are no documents, or no query and no history.
         """
-        return self.rank_batch([make_example(query, documents, history=history)], top_k=top_k)[0]
+        return self.rank_batch([make_example(query, documents, history=history, presorted=presorted)], top_k=top_k)[0]
 
     def rank_batch(self, examples: Iterable[RankingExample], top_k: int | None = None) -> list[RankResult]:
         """Rank many examples at once; the results are in their order."""
@@ -185,9 +188,17 @@ def _load_llm(place: Path | str, device: str, dtype: str) -> LLM:
 
 
 def make_example(
-    query: str, documents: Sequence[Document], *, history: Sequence[str] = (), id: str = "query"
+    query: str,
+    documents: Sequence[Document],
+    *,
+    history: Sequence[str] = (),
+    id: str = "query",
+    presorted: bool = False,
 ) -> RankingExample:
-    """An example from a query (or a history) and documents. Raises InputError if either is missing."""
+    """An example from a query (or a history) and documents, as for `Reranker.rank`.
+
+    Raises InputError if either is missing.
+    """
     if not documents:
         raise InputError("there is nothing to rank: give at least one document")
     if not query.strip() and not history:
@@ -198,6 +209,7 @@ def make_example(
         candidates=tuple(_candidate(k, document) for k, document in enumerate(documents)),
         query=query,
         history=tuple(history),
+        presorted=presorted,
     )
 
 

@@ -37,7 +37,8 @@ class RankingExample:
 
     `relevance` maps candidate ids to grades (0 or absent: not relevant); several may be positive, and
     grades may tie. `group` is what a split must keep together (a user, a query). `item_type` is what
-    one candidate is called in a prompt ("movie").
+    one candidate is called in a prompt ("movie"). `presorted`: the candidates stand in the order of an earlier ranking,
+    best first, which the prompt then tells; else their order means nothing.
 
     Raises InputError for no candidates, an id that stands twice, or an unusable grade.
     """
@@ -50,6 +51,7 @@ class RankingExample:
     relevance: Mapping[str, float] = field(default_factory=dict)
     group: str = ""
     item_type: str = ""
+    presorted: bool = False
 
     def __post_init__(self) -> None:
         if not self.candidates:

@@ -89,6 +89,8 @@ def test_what_set_itself_says_of_other_data_is_an_error(file: Path) -> None:
         ("[[rows]]\nbaseline = 'bm25'\ntemperature = 1", "belong to a row with a 'model'"),
         ("[[rows]]\nmodel = 'x'\noptions = { k = 1 }", "'options' belong to a row with a 'baseline'"),
         ("[[rows]]\nmodel = 'x'\ndatasets = ['pasage-*']", "'pasage-*', which matches none of data.names"),
+        ("[[rows]]\nbaseline = 'bm25'\nfirst_stage = { '*' = 'bm25' }", "belong to a row with a 'model'"),
+        ("[[rows]]\nmodel = 'x'\nfirst_stage = { 'pasage-*' = 'bm25' }", "a row's first_stage has 'pasage-*', which"),
         ("[data.options]\n'rec-films' = { seed = 1 }", "[data.options] 'rec-films' matches none of data.names"),
         ("[data]\nnames = ['rec-movie', 'rec-movie']", "names lists 'rec-movie' twice"),
         ("[data]\nnames = []", "data.names: Tuple should have at least 1 item"),

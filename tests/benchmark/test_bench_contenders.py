@@ -106,6 +106,26 @@ def test_baselines_suit_scenarios(lists: Lists) -> None:
     assert [made[name].applies(passages) for name in ("bm25", "popularity", "label-prior")] == [True, False, False]
 
 
+def test_a_row_is_told_by_its_first_stage_and_leaves_out_data_sets_without_one(lists: Lists, tiny_folder: Path) -> None:
+    queries, users = lists(2), lists(2, name="users.jsonl", history=True)
+    tables = [
+        {},
+        {"*": "bm25"},
+        {"*": "popularity"},
+        {"*users.jsonl": "bm25"},
+        {"*": "bm25", "*users.jsonl": "popularity"},
+    ]
+    rows = [row(tiny_folder, name=str(k), first_stage=table) for k, table in enumerate(tables)]
+    made = contenders(bench_of(queries, users, rows=rows))
+    passages, films = load_dataset(str(queries)), load_dataset(str(users))
+    assert [m.applies(passages) for m in made] == [True, True, False, False, True]  # popularity suits no passages
+    assert [m.applies(films) for m in made] == [True, True, True, True, True]
+    told = [digest(m.identity(films)) for m in made]
+    assert len(set(told)) == 3
+    assert told[1] == told[3] != told[2] == told[4]  # the last pattern that matches counts
+    assert digest(made[0].identity(films)) == digest(made[0].identity(passages))
+
+
 @pytest.fixture
 def model(tiny_folder: Path, tmp_path: Path) -> Any:
     """A copy of the tiny model whose fingerprint is not remembered."""

@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 
 from benchruns import SCORING, WRITING, Listening, Lists, bench_of, row
+from r1ranker.baselines import BM25
+from r1ranker.benchmark import contenders
 from r1ranker.benchmark.contenders import BaselineRow, ModelRow
 from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.benchmark.report import BenchReport
 from r1ranker.benchmark.run import run_bench
 from r1ranker.benchmark.tables import cost_table
 from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError
+from r1ranker.evaluation.harness import run_ranker
+from r1ranker.types import RankingExample
 
 
 @pytest.fixture
@@ -268,6 +272,35 @@ def test_rows_are_for_the_data_sets_they_name(lists: Lists, tiny_folder: Path, t
     report = run_bench(bench, tmp_path / "out", Listening())
     assert [cell.dataset for cell in report.of("tiny")] == [str(two)]
     assert report.mean("tiny", "MRR") is None
+
+
+def test_lists_are_handed_over_as_the_first_stage_ranks_them(
+    lists: Lists, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, users = lists(4, words="number"), lists(2, name="users.jsonl", history=True)
+    given: dict[str, list[RankingExample]] = {}
+
+    def watched(name: str, ranker: Any, examples: Any, *rest: Any, **more: Any) -> Any:
+        given.setdefault(name, []).extend(examples)
+        return run_ranker(name, ranker, examples, *rest, **more)
+
+    monkeypatch.setattr(contenders, "run_ranker", watched)
+    after = {
+        "name": "after bm25",
+        "model": str(tiny_folder),
+        "ranker": SCORING,
+        "first_stage": {"*lists.jsonl": "bm25"},
+    }
+    order = {"listings": 2, "queries": 2}
+    bench = bench_of(path, users, rows=[row(tiny_folder), after], baselines=["bm25"], order=order)
+    report = run_bench(bench, tmp_path / "out", Listening())
+    plain = {e.id: e for e in given["tiny"] if e.query and "#" not in e.id}
+    assert [e.ids for e in given["after bm25"]] == [BM25().order(e) for e in plain.values()]
+    assert [e.ids for e in given["after bm25"]] != [e.ids for e in plain.values()]
+    assert {e.presorted for e in given["after bm25"]} == {True}
+    assert {e.presorted for e in given["tiny"]} == {False}
+    assert [cell.dataset for cell in report.of("after bm25")] == [str(path)]  # users have no first stage
+    assert {o.name for o in report.order} == {"tiny"}  # in any listing, the first stage's order is the same
 
 
 def test_the_base_row_is_checked_before_data_sets_are_built(tmp_path: Path) -> None:

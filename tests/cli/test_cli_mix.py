@@ -53,3 +53,14 @@ def test_a_mixed_run_draws_as_its_recipe_says(
     assert Counter(data.origins) == {small: 2, large: 12}
     runs.train_run(config, tmp_path / "run", dataset=data, bar=False)
     assert Counter(state.origin for state in seen) == {small: drawn[0], large: drawn[1]}
+
+
+def test_a_share_of_the_lists_is_in_the_order_of_the_first_stage(tmp_path: Path, tiny_folder: Path) -> None:
+    plain, listed = lists(tmp_path / "plain.jsonl", 10), lists(tmp_path / "yes.jsonl", 40)
+    data = {"names": [plain, listed], "first_stage": {listed: "bm25"}, "first_stage_share": 0.5}
+    loaded = runs.load_examples(parse_config({"model": {"path": str(tiny_folder)}, "data": data}, "test"))
+    presorted = Counter(o for e, o in zip(loaded.train, loaded.origins, strict=True) if e.presorted)
+    assert set(presorted) == {listed}
+    assert 8 < presorted[listed] < 24  # of 32
+    assert {e.candidates[0].text for e in loaded.train if e.presorted} == {"yes"}  # the word of all its queries
+    assert any("lists are in the order of bm25" in text for text in loaded.notes)

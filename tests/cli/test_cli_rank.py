@@ -174,6 +174,7 @@ def test_one_candidate_needs_no_model_call(cli: Invoke, tiny_folder: Path) -> No
         (("--doc", "d"), "there is nothing to rank for"),
         (("--query", "   ", "--doc", "d"), "there is nothing to rank for"),
         (("--query", "q", "--input", "x.jsonl"), "give either a file or one list"),
+        (("--presorted", "--input", "x.jsonl"), "--presorted is for --doc"),
         (("--input", "missing.jsonl"), "missing.jsonl does not exist"),
         (("--query", "q", "--doc", "d", "--model", "smollm2-135m-instrukt"), "did you mean 'smollm2-135m-instruct'?"),
     ],
@@ -271,6 +272,22 @@ def test_a_model_behind_a_server_ranks(cli: Invoke, monkeypatch: pytest.MonkeyPa
     assert "turn 1 of 2: excluded [2] A whale is a mammal. (exact)\n    short\n" in result.stdout
     assert f"openai:m@{fake.url} refuses 'temperature': asked without it\n" in result.stderr
     assert "secret" not in result.output
+
+
+def test_documents_of_an_earlier_ranking_are_told_as_such(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    asked: list[str] = []
+
+    def answer(body: Body) -> str:
+        asked.append(body["messages"][1]["content"])
+        return "<think>short</think><answer>passage 2</answer>"
+
+    with serving(answer) as fake:
+        for more in ([], ["--presorted"]):
+            model = ("--model", f"openai:m@{fake.url}", "--think")
+            assert cli("rank", *QUERY, *DOCS[:4], *more, *model).exit_code == 0
+    assert ["An earlier ranking" in prompt for prompt in asked] == [False, True]
 
 
 def test_a_server_that_fails_is_one_line(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ names = ["rec-movie", "passage-5"]
 sources = { rec-movie = "a", passage-5 = "b" }
 options = { rec-movie = { history = 5 }, passage-5 = { exact = true } }
 weights = { rec-movie = 2, passage-5 = 3 }
+first_stage = { rec-movie = "popularity", passage-5 = "bm25" }
 """
     )
     assert load_config(recipe).data.weights == {"rec-movie": 2, "passage-5": 3}
@@ -43,3 +44,4 @@ weights = { rec-movie = 2, passage-5 = 3 }
     assert data.sources == {"passage-5": "b"}
     assert data.options == {"passage-5": {"exact": True}}
     assert data.weights == {"passage-5": 3, "rec-game": 4}
+    assert data.first_stage == {"passage-5": "bm25"}

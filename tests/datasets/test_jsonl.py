@@ -28,6 +28,7 @@ def examples(draw: st.DrawFn) -> RankingExample:
         relevance=draw(st.dictionaries(st.sampled_from(ids), st.floats(0, 10))),
         group=draw(TEXT),
         item_type=draw(TEXT),
+        presorted=draw(st.booleans()),
     )
 
 
@@ -92,6 +93,8 @@ def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
         ('{"query": "q", "candidates": ["a"], "relevance": {"1": 1%s}}' % ("0" * 400), "too large"),
         ('{"query": "q", "candidates": ["a"], "scenario": "music"}', "scenario is 'music'"),
         ('{"query": "q", "candidates": ["a"], "id": [1]}', "'id' must be a text, not a list"),
+        ('{"query": "q", "candidates": ["a"], "presorted": "yes"}', "must be true or false, not a text"),
+        ('{"query": "q", "candidates": ["a"], "presortd": true}', "did you mean 'presorted'"),
         ('{"query": "q", "candidates": ["a"], "id": "1"}', "also that of line 1"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from r1ranker.baselines.base import Baseline
 from r1ranker.baselines.bm25 import BM25
+from r1ranker.baselines.first_stage import presort, presort_dataset
 from r1ranker.baselines.popularity import Popularity
 from r1ranker.baselines.random import RandomRanker, expected_measures
 from r1ranker.baselines.registry import BASELINES, BaselineInfo, baseline_names, fit_baseline
@@ -16,4 +17,6 @@ __all__ = [
     "baseline_names",
     "expected_measures",
     "fit_baseline",
+    "presort",
+    "presort_dataset",
 ]

@@ -93,6 +93,9 @@ class RowConfig(Section):
     """A baseline's options."""
     temperature: float = Field(0.0, ge=0)
     """Of sampling; at 0, greedy, one seed is enough and the first one is taken."""
+    first_stage: dict[str, str] = Field(default_factory=dict)
+    """For a model: the baseline in whose order lists are handed to it, by the name or pattern of data sets, such as
+    { "passage-*" = "bm25" }. Other data sets are left out of such a row."""
     limit: int | None = Field(None, ge=1, strict=True)
     """Fewer test queries than the others, the first ones; it is compared on those it shares with the base row."""
     datasets: tuple[str, ...] = ("*",)
@@ -102,8 +105,8 @@ class RowConfig(Section):
     def _one_kind(self) -> RowConfig:
         if (self.model is None) == (self.baseline is None):
             raise ValueError("a row has either a 'model' or a 'baseline'")
-        if self.model is None and (self.ranker or self.temperature):
-            raise ValueError("'ranker' and 'temperature' belong to a row with a 'model'")
+        if self.model is None and (self.ranker or self.temperature or self.first_stage):
+            raise ValueError("'ranker', 'temperature' and 'first_stage' belong to a row with a 'model'")
         if self.baseline is None and self.options:
             raise ValueError("'options' belong to a row with a 'baseline'")
         try:
@@ -162,9 +165,10 @@ class BenchConfig(Section):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds lists a seed twice")
         for row in self.rows:
-            for pattern in row.datasets:
-                if not any(fnmatchcase(name, pattern) for name in self.data.names):
-                    raise ValueError(f"a row's datasets has '{pattern}', which matches none of data.names")
+            for table in ("datasets", "first_stage"):
+                for pattern in getattr(row, table):
+                    if not any(fnmatchcase(name, pattern) for name in self.data.names):
+                        raise ValueError(f"a row's {table} has '{pattern}', which matches none of data.names")
         return self
 
 
@@ -193,3 +197,5 @@ def _forget_other_data(raw: dict[str, Any], given: Mapping[str, Any]) -> None:
     for row in raw["rows"] if isinstance(raw.get("rows"), list) else ():
         if isinstance(row, dict) and isinstance(row.get("datasets"), list):
             row["datasets"] = [pattern for pattern in row["datasets"] if not moot(str(pattern))]
+        if isinstance(row, dict) and isinstance(first := row.get("first_stage"), dict):
+            row["first_stage"] = {pattern: name for pattern, name in first.items() if not moot(str(pattern))}

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from r1ranker.baselines import BASELINES, fit_baseline
+from r1ranker.baselines import BASELINES, Baseline, fit_baseline, presort
 from r1ranker.benchmark.cache import Chunk
 from r1ranker.benchmark.config import BenchConfig, RowConfig
 from r1ranker.benchmark.fingerprints import code_fingerprint, digest, model_fingerprint
@@ -93,20 +93,31 @@ class ModelRow:
         self._ranker = self.asked.build(None)  # files that cannot be read are told before anything long begins
         self.name = row.name or f"{short_name(row.model)} {self.asked.kind}"
         self._loaded: Reranker | None = None
+        self._first_stages = {
+            pattern: BaselineRow(RowConfig(baseline=name), bench) for pattern, name in row.first_stage.items()
+        }
 
     def applies(self, dataset: Dataset) -> bool:
-        return _wanted(self.config, dataset)
+        first = self._first_stage(dataset)
+        return _wanted(self.config, dataset) and (first.applies(dataset) if first else not self._first_stages)
+
+    def _first_stage(self, dataset: Dataset) -> BaselineRow | None:
+        """Of the last pattern that matches."""
+        matching = [row for pattern, row in self._first_stages.items() if fnmatchcase(dataset.name, pattern)]
+        return matching[-1] if matching else None
 
     def seeds(self) -> tuple[int, ...]:
         return self._bench.seeds if self.config.temperature else self._bench.seeds[:1]
 
-    def identity(self, dataset: Dataset) -> dict[str, Any]:  # noqa: ARG002 - a model is the same for all
+    def identity(self, dataset: Dataset) -> dict[str, Any]:
         files = {"templates": self.asked.templates, "thoughts": self.asked.thoughts}
+        first = self._first_stage(dataset)
         return {
             **self._backend(),
             "ranker": self.asked.model_dump(mode="json", exclude=set(files)),
             **{name: sha256(Path(path)) if path else "" for name, path in files.items()},
             "temperature": self.config.temperature,
+            **({"first stage": first.identity(dataset)} if first else {}),
         }
 
     def _backend(self) -> dict[str, str]:
@@ -130,7 +141,9 @@ class ModelRow:
     def steps(self, examples: Sequence[RankingExample]) -> int:
         return sum(self._ranker.calls(len(e.candidates)) for e in examples)
 
-    def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:  # noqa: ARG002
+    def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:
+        if first := self._first_stage(dataset):
+            examples = presort(examples, first.fit(dataset, examples, seed))
         reranker = self._load()
         # Prefixes that earlier chunks left would decide what this one costs, and after a stop they are not there.
         if prefixes := getattr(reranker.llm, "prefixes", None):
@@ -209,10 +222,14 @@ class BaselineRow:
 
     def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:  # noqa: ARG002 - what takes time is fitting
         begin = time.perf_counter()
-        baseline = fit_baseline(self.baseline, dataset, examples, seed=seed, **self.config.options)
+        baseline = self.fit(dataset, examples, seed)
         baseline.warm(examples)
         traces, _ = run_ranker(self.name, baseline, examples)
         return Chunk(tuple(map(Outcome.of, traces)), time.perf_counter() - begin, baseline.flops)
+
+    def fit(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int) -> Baseline:
+        """The baseline, fitted."""
+        return fit_baseline(self.baseline, dataset, examples, seed=seed, **self.config.options)
 
     def close(self) -> None:
         """Nothing is kept."""

@@ -152,7 +152,7 @@ class _Run:
         self.watch.end(f"{dataset.name}: {row.name}: MRR {cell.measures['MRR']:.3f}, {cell.seconds:.1f} s")
         for text in dict.fromkeys(text for chunk in chunks for text in chunk.notes):
             self.note(f"'{row.name}': {text}")
-        if row.uses_llm and self.config.order.listings:
+        if row.uses_llm and self.config.order.listings and not row.config.first_stage:
             self.other_orders(row, dataset, cache, examples[: self.config.order.queries])
 
     def other_orders(

@@ -47,6 +47,10 @@ def rank(
         str | None,
         typer.Option("--input", "-i", metavar="FILE", help="Lists as JSON lines (or .gz), - for stdin."),
     ] = None,
+    presorted: Annotated[
+        bool,
+        typer.Option("--presorted", help="The --doc stand as an earlier ranking has them, best first: tell the model."),
+    ] = False,
     model: options.Model = options.DEFAULT_MODEL,
     kind: options.Kind = None,
     think: options.Think = None,
@@ -76,7 +80,7 @@ def rank(
 
     What you leave out stays as the model was trained. Exit code 2: some lists could not be ranked; 1: none could.
     """
-    examples, bad = _read(query, history or [], doc or [], tasks)
+    examples, bad = _read(query, history or [], doc or [], tasks, presorted=presorted)
     for line in bad:
         say(str(line))
     if not examples:
@@ -169,19 +173,22 @@ def _rank(
 
 
 def _read(
-    query: str, history: list[str], docs: list[str], tasks: str | None
+    query: str, history: list[str], docs: list[str], tasks: str | None, *, presorted: bool
 ) -> tuple[list[RankingExample], list[BadLine]]:
     from r1ranker.reranker import make_example
 
     if tasks is not None:
         if query or history or docs:
             raise InputError("--input stands beside --query, --history or --doc: give either a file or one list")
+        if presorted:
+            raise InputError('--presorted is for --doc: write "presorted": true into the lines of the file')
         return _read_stdin() if tasks == "-" else _read_file(Path(tasks))
     if not query.strip() and not history:
         raise InputError("there is nothing to rank for: give --query, or --history, or a file with --input")
     if not docs:
         raise InputError("there is nothing to rank: give each candidate with --doc, or a file with --input")
-    return [make_example(_text(query), [_text(d) for d in docs], history=[_text(h) for h in history])], []
+    documents, past = [_text(d) for d in docs], [_text(h) for h in history]
+    return [make_example(_text(query), documents, history=past, presorted=presorted)], []
 
 
 def _text(argument: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from r1ranker.baselines import presort_dataset
 from r1ranker.checkpoint import complete_checkpoints
 from r1ranker.cli.console import Bar, loading, say
 from r1ranker.cli.errors import on_interrupt, require_writable
@@ -54,8 +55,14 @@ def data_options(config: RunConfig, name: str) -> dict[str, Any]:
 
 
 def load_datasets(config: RunConfig) -> list[Dataset]:
-    """The recipe's data sets, each built with its source and options."""
-    return [load_data(name, config.data.sources.get(name), data_options(config, name)) for name in config.data.names]
+    """The recipe's data sets, each built with its source and options, and listed by its first stage if it has one."""
+    datasets = []
+    for name in config.data.names:
+        dataset = load_data(name, config.data.sources.get(name), data_options(config, name))
+        if first_stage := config.data.first_stage.get(name):
+            dataset = presort_dataset(dataset, first_stage, share=config.data.first_stage_share, seed=config.seed)
+        datasets.append(dataset)
+    return datasets
 
 
 def load_examples(config: RunConfig) -> Dataset:

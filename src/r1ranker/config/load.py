@@ -31,7 +31,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> RunConfig:
 def _forget_other_data(raw: dict[str, Any]) -> None:
     """With other data sets by `--set data.names`, what the recipe says of its own ones is moot."""
     data = raw["data"]
-    for table in ("sources", "options", "weights"):
+    for table in ("sources", "options", "weights", "first_stage"):
         if isinstance(data.get(table), dict) and isinstance(data["names"], list):
             data[table] = {name: value for name, value in data[table].items() if name in data["names"]}
 

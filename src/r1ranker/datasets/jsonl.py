@@ -3,9 +3,10 @@
 One object a line:
 
     {id?, scenario?, query | history | context, candidates: [text | {id?, text, name?}],
-     relevance?: {id: grade}, group?, item_type?}
+     relevance?: {id: grade}, group?, item_type?, presorted?}
 
-`context` is another word for either: a text is a query, a list of texts a history.
+`context` is another word for either: a text is a query, a list of texts a history. `presorted` is true where the
+candidates stand in the order of an earlier ranking, best first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from r1ranker.errors import InputError
 from r1ranker.files import open_text, write_atomic
 from r1ranker.types import Candidate, RankingExample, Scenario
 
-_KEYS = ("id", "scenario", "query", "history", "context", "candidates", "relevance", "group", "item_type")
+_KEYS = ("id", "scenario", "query", "history", "context", "candidates", "relevance", "group", "item_type", "presorted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ def example_to_dict(example: RankingExample) -> dict[str, Any]:
             row[key] = value
     if example.history:
         row["history"] = list(example.history)
+    if example.presorted:
+        row["presorted"] = True
     row["candidates"] = candidates
     if example.relevance:
         row["relevance"] = {key: float(grade) for key, grade in example.relevance.items()}
@@ -96,6 +99,8 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
     scenario = row.get("scenario", "recommendation" if history else "passage")
     if scenario not in get_args(Scenario):
         raise InputError(f"scenario is {scenario!r}; it must be one of {', '.join(get_args(Scenario))}")
+    if not isinstance(presorted := row.get("presorted", False), bool):
+        raise InputError(f"'presorted' must be true or false, not {_kind(presorted)}")
     if not isinstance(listed := row.get("candidates"), list):
         raise InputError(f"'candidates' must be a list, not {_kind(listed)}")
     return RankingExample(
@@ -107,6 +112,7 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
         relevance=_relevance(row.get("relevance", {})),
         group=_name(row, "group", ""),
         item_type=_name(row, "item_type", ""),
+        presorted=presorted,
     )
 
 
