@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import Result
 
 from fakeserver import Body, failure, serving
+from r1ranker.baselines import BM25
 from r1ranker.cli import compare
 from r1ranker.datasets import read_qrels, read_run
 from r1ranker.evaluation import Report
+from r1ranker.evaluation.harness import run_ranker
+from r1ranker.types import RankingExample
 
 Invoke = Callable[..., Result]
 
@@ -34,6 +38,29 @@ def test_a_model_stands_beside_the_baselines(cli: Invoke, tiny_folder: Path, tas
     ranked = read_run(runs / "tiny.run")
     assert [len(documents) for documents in ranked.values()] == [3, 3, 3]
     assert set(read_qrels(runs / "qrels.txt")) == set(ranked)
+
+
+def test_lists_are_handed_over_as_a_first_stage_ranks_them(
+    cli: Invoke, tiny_folder: Path, tasks_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RankingExample] = []
+
+    def watched(name: str, ranker: Any, examples: Any, *rest: Any, **more: Any) -> Any:
+        seen.extend(examples if name == "tiny" else ())
+        return run_ranker(name, ranker, examples, *rest, **more)
+
+    monkeypatch.setattr(compare, "run_ranker", watched)
+    arguments = ("evaluate", "--model", tiny_folder, "--dataset", tasks_file, "--limit", 3)
+    assert cli(*arguments).exit_code == 0
+    given, seen[:] = list(seen), []
+    assert cli(*arguments, "--first-stage", "bm25").exit_code == 0
+    assert [e.id for e in seen] == [e.id for e in given]
+    assert [(e.ids, e.presorted) for e in seen] == [(BM25().order(e), True) for e in given]
+    report = Report.load("runs/evaluate/tiny-tasks")
+    assert (report.facts["first stage"], report.facts["test examples"]) == ("bm25", "3 of 4")
+    wrong = cli(*arguments, "--first-stage", "bm52")
+    assert wrong.exit_code == 1
+    assert "did you mean 'bm25'?" in wrong.stderr
 
 
 def test_p_values_compare_with_the_base_model(cli: Invoke, tiny_folder: Path, tasks_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ EPILOG = options.examples(
     "r1ranker evaluate --model runs/demo/model --base smollm2-135m-instruct --dataset rec-movie --limit 100",
     "r1ranker evaluate --dataset rec-movie --option candidates=8 --option history=5 --limit 50",
     "r1ranker evaluate --model runs/demo/model --dataset mine.jsonl --out runs/mine",
+    "r1ranker evaluate --dataset passage-5 --source data/selqa --first-stage bm25 --limit 50",
 )
 
 
@@ -40,6 +42,10 @@ def evaluate(
     budget_calls: options.BudgetCalls = None,
     budget_tokens: options.BudgetTokens = None,
     thoughts: options.Thoughts = None,
+    first_stage: Annotated[
+        str | None,
+        typer.Option("--first-stage", metavar="BASELINE", help="Hand lists over as it ranks them, and tell the model."),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", "-n", min=1, help="Test examples, the first ones.", show_default="all"),
@@ -78,6 +84,7 @@ def evaluate(
     )
     data = options.load_data(dataset, source, options.key_values(option or []))
 
+    from r1ranker.baselines import fit_baseline, presort
     from r1ranker.cli.compare import Contender, compare
     from r1ranker.evaluation import rich_table
     from r1ranker.evaluation.harness import RANDOM
@@ -103,6 +110,10 @@ def evaluate(
     folder = folder or Path("runs/evaluate") / f"{re.sub(r'[/:@]', '-', name)}-{Path(dataset).stem}"
     for text in data.notes:
         say(f"  {text}")
+    if first_stage is not None:
+        handed = data.test[:limit]
+        listed = presort(handed, fit_baseline(first_stage, data, handed, seed=seed))
+        data = replace(data, test=(*listed, *data.test[len(listed) :]))
     report = compare(
         data,
         contenders,
@@ -116,6 +127,7 @@ def evaluate(
             "model": without_credentials(model),
             "base model": without_credentials(base or "none"),
             "ranker": asked.model_dump(mode="json"),
+            **({"first stage": first_stage} if first_stage is not None else {}),
         },
     )
     console = out()
