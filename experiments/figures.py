@@ -10,11 +10,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from r1ranker.benchmark.report import Comparison
 from r1ranker.benchmark.run import STATISTICS_SEED
 from r1ranker.errors import InputError
 from r1ranker.evaluation import bootstrap_interval, holm, paired_p_value
 
+RESAMPLES = 10_000
 MEASURE = "MRR"
 """The measure that is tested; the others are shown as means alone."""
 
@@ -50,11 +53,13 @@ class Gains:
     """A row against its base row, over the data sets that both ranked.
 
     relative: mean over data sets of (MRR / the base row's MRR - 1), each on the queries that both ranked; None where
-    there is no data set, or a base of 0. above, better, worse: on how many the row is above its base row, and on how
-    many significantly better and worse.
+    there is no data set, or a base of 0. interval: 95% bootstrap interval of it, queries drawn anew in each data set;
+    None as well where a draw leaves a base of 0. above, better, worse: on how many the row is above its base row, and
+    on how many significantly better and worse.
     """
 
     relative: float | None
+    interval: tuple[float, float] | None
     datasets: int
     above: int
     better: int
@@ -112,8 +117,10 @@ class Figures:
         relative = [self.relative_gain(row, dataset) for dataset in found]
         known = [gain for gain in relative if gain is not None]
         marks = [comparison.mark for comparison in found.values()]
+        whole = bool(known) and len(known) == len(found)
         return Gains(
-            fmean(known) if known and len(known) == len(found) else None,
+            fmean(known) if whole else None,
+            _gain_interval([self._shared(row, dataset) for dataset in found]) if whole else None,
             len(found),
             sum(comparison.difference > 0 for comparison in found.values()),
             marks.count("+"),
@@ -122,9 +129,12 @@ class Figures:
 
     def relative_gain(self, row: str, dataset: str) -> float | None:
         """MRR / the base row's MRR - 1 on a data set; None for a base of 0."""
-        ours, theirs = _shared(self.cells[row, dataset], self.cells[self.base_of[row], dataset])
+        ours, theirs = self._shared(row, dataset)
         base = fmean(theirs)
         return fmean(ours) / base - 1 if base else None
+
+    def _shared(self, row: str, dataset: str) -> tuple[Sequence[float], Sequence[float]]:
+        return _shared(self.cells[row, dataset], self.cells[self.base_of[row], dataset])
 
     def mean(self, row: str, measure: str) -> float | None:
         """Over data sets, each counting the same; None unless the row ran on all of them."""
@@ -158,3 +168,16 @@ def _shared(cell: Cell, base: Cell) -> tuple[Sequence[float], Sequence[float]]:
     """MRR of both on the queries that both ranked: a row with a limit of its own ranked the first ones."""
     n = min(cell.queries, base.queries)
     return cell.values[MEASURE][:n], base.values[MEASURE][:n]
+
+
+def _gain_interval(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[float, float] | None:
+    """Of the mean over data sets of the relative gain; each data set is the two rows' values of its queries."""
+    rng, gains = np.random.default_rng(STATISTICS_SEED), np.zeros(RESAMPLES)
+    for ours, theirs in pairs:
+        drawn = rng.integers(0, len(ours), (RESAMPLES, len(ours)))
+        base = np.asarray(theirs)[drawn].mean(axis=1)
+        if not base.all():
+            return None
+        gains += (np.asarray(ours)[drawn].mean(axis=1) / base - 1) / len(pairs)
+    low, high = np.quantile(gains, [0.025, 0.975])
+    return float(low), float(high)

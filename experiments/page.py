@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from figures import MEASURE, Figures
+from figures import MEASURE, Figures, Gains
 from r1ranker.benchmark.quoted import SOURCE, quoted_data, quoted_rows
 from r1ranker.benchmark.report import ALPHA, SHOWN
 from r1ranker.cli.console import clock
@@ -35,8 +35,8 @@ How to read the tables: MRR on held-out queries, the mean over queries and train
 interval over queries, and ± the standard deviation over seeds where there are two or more. A `+` or `-` marks a row
 that is better or worse than the row it is compared with: paired randomization test over queries on means over seeds,
 p < {ALPHA:g} after Holm's correction for all comparisons of the experiment. The mean gain is MRR / the other row's
-MRR - 1 on the queries that both ranked, averaged over data sets. Tokens: those that a model computed for a list;
-what it reused does not count. `-`: not run.
+MRR - 1 on the queries that both ranked, averaged over data sets, with its 95% bootstrap interval. Tokens: those that a
+model computed for a list; what it reused does not count. `-`: not run.
 """
 
 
@@ -121,7 +121,7 @@ def gain_table(figures: Figures) -> Table:
         cells = [cell for dataset in figures.datasets if (cell := figures.cells.get((row, dataset)))]
         compared = (
             [
-                "-" if gains.relative is None else f"{gains.relative:+.1%}",
+                _gain(gains),
                 *(f"{count} of {gains.datasets}" for count in (gains.above, gains.better, gains.worse)),
             ]
             if gains.datasets
@@ -135,6 +135,13 @@ def gain_table(figures: Figures) -> Table:
         rows.append([row, against, *compared, *spans, f"{tokens:,.0f}" if tokens else "-", *told])
     compared_columns = ("compared with", "mean gain", "above", "significantly better", "significantly worse")
     return ["row", *compared_columns, "seeds", "queries", "tokens", *(f"mean {measure}" for measure in SHOWN)], rows
+
+
+def _gain(gains: Gains) -> str:
+    if gains.relative is None:
+        return "-"
+    between = "" if gains.interval is None else " [{:+.1%}, {:+.1%}]".format(*gains.interval)
+    return f"{gains.relative:+.1%}{between}"
 
 
 def _span(counts: Sequence[int]) -> str:

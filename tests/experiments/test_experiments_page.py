@@ -91,7 +91,7 @@ def test_the_tables_of_a_part() -> None:
     assert "| later |" not in text
     gains = text[text.index("| row |") :]
     assert line(gains, "ours")[1:] == [
-        *("base", "+75.0%", "1 of 1", "0 of 1", "0 of 1", "2", "2", "4", "-", "-", "-"),
+        *("base", "+75.0% [+50.0%, +100.0%]", "1 of 1", "0 of 1", "0 of 1", "2", "2", "4", "-", "-", "-"),
     ]
     assert line(gains, "base")[1:] == ["-", "-", "-", "-", "-", "1", "2", "4", "0.500", "0.500", "0.250"]
     assert "Missing or to be known:\n\n- own: not at hand\n" in text
