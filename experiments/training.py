@@ -123,8 +123,9 @@ def curve(rows: Sequence[Mapping[str, float]], steps: int) -> dict[str, list[flo
 
 def check_held_out(config: RunConfig, tests: Sequence[Dataset]) -> None:
     """Raises InputError if the training learns from a list that is tested: its query, or its group in the same set."""
+    unsorted = config.model_copy(update={"data": config.data.model_copy(update={"first_stage": {}})})
     with loading():
-        datasets = load_datasets(config)
+        datasets = load_datasets(unsorted)  # which lists there are does not depend on their candidates' order
     groups = {dataset.name: {e.group for e in dataset.train if e.group} for dataset in datasets}
     queries = {normalise(e.query) for e in mix(datasets).train if e.query}
     for test in tests:

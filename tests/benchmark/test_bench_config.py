@@ -26,6 +26,7 @@ passage-5 = { seed = 2, candidates = 4 }
 [[rows]]
 model = "smollm2-135m-instruct"
 datasets = ["rec-*", "passage-5"]
+first_stage = { "rec-*" = "popularity", passage-5 = "bm25" }
 """
 
 
@@ -68,6 +69,7 @@ def test_other_data_by_set_makes_what_the_file_says_of_its_own_moot(file: Path) 
     bench = load_bench(file, ['data.names=["passage-5"]'])
     assert bench.data.sources == {"*": "elsewhere", "passage-5": "selqa"}
     assert bench.rows[0].datasets == ("passage-5",)
+    assert bench.rows[0].first_stage == {"passage-5": "bm25"}
     assert load_bench(file, ['data.names=["router-cost"]']).rows[0].datasets == ()
 
 
