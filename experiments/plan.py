@@ -29,6 +29,8 @@ class Training(Section):
     """The name of one that ships with the package, or a file beside the plan."""
     set: tuple[str, ...] = ()
     """KEY=VALUE settings, as for `r1ranker train --set`."""
+    after: str | None = None
+    """An earlier training of the plan, whose adapter this one begins at (`model.adapter`), that of the same seed."""
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
 
 
@@ -66,9 +68,15 @@ class Plan(Section):
         ):
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise ValueError(f"two of the plan are called '{twice}': give each {what} a name of its own")
+        earlier: dict[str, Training] = {}
         for training in self.trainings:
             if len(set(training.seeds)) < len(training.seeds):
                 raise ValueError(f"training '{training.name}' lists a seed twice")
+            if (after := training.after) is not None:
+                _known(after, earlier, f"training '{training.name}' goes on after another, and before it there is no")
+                if missing := set(training.seeds) - set(earlier[after].seeds):
+                    raise ValueError(f"training '{after}' has no seed {min(missing)}, and '{training.name}' has")
+            earlier[training.name] = training
         if "all" in self.bench.baselines:
             raise ValueError('bench.baselines = ["all"]: name the baselines, so that one that is missing can be told')
         trained = [t.name for t in self.trainings]

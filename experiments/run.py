@@ -70,7 +70,7 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         raise ConfigError(f"--limit {args.limit}: give at least one query, or leave it out")
     sources = _sources(args.source)
     facts = provenance(arguments)
-    configs = [(t, config_of(t, seed, path.parent, sources)) for t in plan.trainings for seed in t.seeds]
+    configs = [(t, config_of(t, seed, path.parent, sources, args.out)) for t in plan.trainings for seed in t.seeds]
     _check_sources(sources, {*plan.bench.data.names, *(name for _, config in configs for name in config.data.names)})
     for training, config in configs:
         check_settings(config, folder_of(args.out, training.name, config.seed))

@@ -43,11 +43,13 @@ def model_of(out: Path, training: str, seed: int) -> Path | None:
     return folder / "model" if (folder / DONE).exists() else None
 
 
-def config_of(training: Training, seed: int, plan_folder: Path, sources: Mapping[str, str]) -> RunConfig:
+def config_of(training: Training, seed: int, plan_folder: Path, sources: Mapping[str, str], out: Path) -> RunConfig:
     """A training's resolved recipe. sources: data set or pattern -> the folder with its raw files."""
     beside = plan_folder / training.recipe
     path = beside if beside.is_file() else find_recipe(training.recipe)
     sets = [*training.set, f"name={training.name}", f"seed={seed}"]
+    if training.after is not None:
+        sets.append(f"model.adapter={json.dumps(str(folder_of(out, training.after, seed) / 'model'))}")
     places = {name: place_of(name, sources) for name in load_config(path, sets).data.names}
     given = [f"data.sources.{json.dumps(n)}={json.dumps(p)}" for n, p in places.items() if p is not None]
     return load_config(path, [*sets, *given])

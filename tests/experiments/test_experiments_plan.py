@@ -103,11 +103,11 @@ def test_a_plan_is_found_by_name_or_by_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
-def test_shipped_plans_hold_out_what_their_trainings_hold_out(path: Path) -> None:
+def test_shipped_plans_hold_out_what_their_trainings_hold_out(path: Path, tmp_path: Path) -> None:
     whole = load_plan(path)
     assert whole.name == path.stem
     for training in whole.trainings:
-        config = config_of(training, 0, path.parent, {})
+        config = config_of(training, 0, path.parent, {}, tmp_path)
         for name in set(config.data.names) & set(whole.bench.data.names):
             defaults = DATASETS[name].defaults
             ours = defaults | config.data.options.get(name, {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1ranker.sections import Section
 
@@ -24,3 +24,14 @@ class ModelConfig(Section):
     lora_rank: int = Field(0, ge=0)
     """0 trains the weights themselves."""
     lora_alpha: int = Field(32, gt=0)
+    adapter: str | None = None
+    """With LoRA, where it begins: a trained adapter of `path`, by its known name or folder. None: at nothing."""
+
+    @model_validator(mode="after")
+    def _adapter_fits(self) -> ModelConfig:
+        if self.adapter is not None and not self.lora_rank:
+            raise ValueError(
+                f"model.adapter = '{self.adapter}' is where LoRA begins: set model.lora_rank to its rank, or give it "
+                "as model.path, which merges it"
+            )
+        return self

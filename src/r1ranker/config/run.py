@@ -138,6 +138,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _adapter_fits(self) -> RunConfig:
+        if self.model.adapter is not None and self.train.kl_coef:
+            raise ValueError(
+                "with model.adapter, train.kl_coef would pull to the model without any adapter, away from where this "
+                "run begins: set train.kl_coef = 0, or give the adapter as model.path, which merges it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _warmup_fits(self) -> RunConfig:
         if self.warmup is None or self.warmup.rounds == 0:
             return self

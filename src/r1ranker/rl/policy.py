@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from r1ranker.config import ModelConfig
-from r1ranker.errors import ConfigError, MissingExtraError
+from r1ranker.errors import ConfigError
 from r1ranker.llm.load import fast_bfloat16, load_model
 from r1ranker.llm.logprobs import branch_scores, token_logprobs
 from r1ranker.llm.packing import Pack, PackedBatch, causal_lm, collate, packed_hidden
 from r1ranker.llm.tied import look_up
 from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.llm.tree import TreeBatch, collate_trees
+from r1ranker.rl.adapter import begin_at, with_lora
 
 
 def freeze_lower(model: nn.Module, layers: int) -> None:
@@ -93,7 +94,7 @@ class Policy:
         device = next(model.parameters()).device
         self.autocast = config.precision == "bf16" or (config.precision == "auto" and fast_bfloat16(device))
         if config.lora_rank:
-            self.model = _with_lora(model, config)
+            self.model = with_lora(model, config)
         else:
             freeze_lower(self.model, config.frozen_layers)
         if self.autocast:
@@ -104,11 +105,17 @@ class Policy:
 
     @classmethod
     def load(cls, config: ModelConfig) -> Policy:
-        """Load the model of a recipe in float32 (the masters of a bf16 run)."""
+        """Load the model of a recipe in float32 (the masters of a bf16 run), and the adapter that it begins at.
+
+        Raises AssetError for a model or adapter that cannot be had, ConfigError for an adapter that does not fit.
+        """
         from r1ranker.assets import fetch_model
 
         model, tokenizer = load_model(fetch_model(config.path), device=config.device, dtype="float32")
-        return cls(model, tokenizer, config, name=config.path)
+        policy = cls(model, tokenizer, config, name=config.path)
+        if config.adapter is not None:
+            begin_at(policy.model, config.adapter, config)
+        return policy
 
     @property
     def device(self) -> torch.device:
@@ -159,29 +166,6 @@ class Policy:
         """What the branches of a batch of these rows are worth to the reference."""
         with self.reference() as model:
             return branch_scores(model, packed_hidden(model, batch), batch, [pack for row in rows for pack in row])
-
-
-def _with_lora(model: nn.Module, config: ModelConfig) -> nn.Module:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtraError("model.lora_rank > 0", "peft", "lora") from error
-    blocks = causal_lm(model).get_decoder().layers
-    if config.frozen_layers >= len(blocks):
-        raise ConfigError(
-            f"model.frozen_layers = {config.frozen_layers}, but the model has {len(blocks)} layers: leave some to train"
-        )
-    # "all-linear" cannot be limited to some layers: name the modules.
-    linear = {name.rpartition(".")[2] for name, part in blocks.named_modules() if isinstance(part, nn.Linear)}
-    lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        target_modules=sorted(linear),
-        layers_to_transform=list(range(config.frozen_layers, len(blocks))),
-        task_type="CAUSAL_LM",
-    )
-    wrapped: nn.Module = get_peft_model(model, lora)
-    return wrapped
 
 
 MAX_PADDING = 0.1
