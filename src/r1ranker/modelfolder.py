@@ -53,6 +53,21 @@ def read_ranker(folder: Path) -> RankerConfig | None:
         raise AssetError(f"{path}: cannot be read ({str(error).splitlines()[0]}); save the model again") from error
 
 
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `ranker.json` tells of the run that trained this model; nothing where it was not trained here.
+
+    Raises AssetError for a `ranker.json` that cannot be read.
+    """
+    path = folder / RANKER
+    if not path.exists():
+        return {}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8")).get("facts")
+    except (OSError, ValueError, AttributeError) as error:
+        raise AssetError(f"{path}: cannot be read ({str(error).splitlines()[0]}); save the model again") from error
+    return dict(facts) if isinstance(facts, dict) else {}
+
+
 def gguf_file(place: Path) -> Path | None:
     """The GGUF file of a place: itself, or the one in a folder that holds no other model; else None.
 

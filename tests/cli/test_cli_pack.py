@@ -118,6 +118,19 @@ def test_the_card_tells_the_runs_facts_and_the_licences(cli: Invoke, trained: Pa
     assert "## Figures" not in card
 
 
+def test_the_card_tells_what_an_adapter_began_at(cli: Invoke, trained: Path) -> None:
+    file = trained / "ranker.json"
+    written = json.loads(file.read_text(encoding="utf-8"))
+    first = {"recipe": "someone/adapter"}
+    second = {"recipe": "first", "algorithm": "grpo", "steps": 9, "seed": 0, "data": "rec-movie", "began_at": first}
+    written["facts"]["began_at"] = second
+    file.write_text(json.dumps(written), encoding="utf-8")
+    cli("model", "pack", trained, "--out", "mine")
+    card = Path("mine/README.md").read_text(encoding="utf-8")
+    line = "| began at | first, grpo, 9 steps, seed 0, on rec-movie; before that someone/adapter |"
+    assert line in card.splitlines()
+
+
 def report(name: str, dataset: str, place: int, make_example: ExampleFactory) -> Report:
     """One ranker on one list of three, which puts the positive in this place."""
     from r1ranker.types import Trace

@@ -84,6 +84,19 @@ def test_a_run_is_saved_compared_and_resumed(cli: Invoke, recipe: Path) -> None:
     assert ranked.exit_code == 0
 
 
+def test_a_run_goes_on_with_the_adapter_of_another(cli: Invoke, recipe: Path) -> None:
+    pytest.importorskip("peft")
+    lora = ["--set", "model.lora_rank=2", "--set", "train.kl_coef=0", "--no-eval"]
+    assert cli("train", recipe, *lora, "--out", "first").exit_code == 0
+    begun = ["--set", "model.adapter=first/model", "--set", "seed=1"]
+    went_on = cli("train", recipe, *lora, *begun, "--out", "second")
+    assert went_on.exit_code == 0, went_on.stderr
+    ranker = json.loads(Path("second/model/ranker.json").read_text(encoding="utf-8"))
+    earlier = json.loads(Path("first/model/ranker.json").read_text(encoding="utf-8"))
+    assert ranker["facts"]["began_at"] == earlier["facts"]
+    assert ranker["base"] == earlier["base"] != "first/model"
+
+
 WARMUP = (
     "ranker.thinking=true",
     "ranker.max_tokens=64",

@@ -69,6 +69,16 @@ def test_a_row_needs_the_trainings_of_its_model_and_of_its_thoughts() -> None:
         ({"name": "My plan"}, "name"),
         ({"trainings": [{"name": "learner", "recipe": "demo", "seeds": [1, 1]}]}, "lists a seed twice"),
         ({"trainings": [{"name": "learner", "recipe": "demo"}] * 2}, "two of the plan are called 'learner'"),
+        ({"trainings": [{"name": "learner", "recipe": "demo", "after": "learner"}]}, "before it there is no 'learner'"),
+        (
+            {
+                "trainings": [
+                    {"name": "a", "recipe": "demo", "seeds": [0]},
+                    {"name": "b", "recipe": "demo", "after": "a"},
+                ]
+            },
+            "training 'a' has no seed 1, and 'b' has",
+        ),
         ({"trainings": [{"name": "learned", "recipe": "demo"}]}, "did you mean 'learned'"),
         ({"bench": {"base": "bass"}}, "did you mean 'base'"),
         ({"bench": {"baselines": ["all"]}}, "name the baselines"),
@@ -113,6 +123,15 @@ def test_shipped_plans_hold_out_what_their_trainings_hold_out(path: Path, tmp_pa
             ours = defaults | config.data.options.get(name, {})
             theirs = defaults | whole.bench.data.options_of(name)
             assert {key: ours.get(key) for key in SPLIT} == {key: theirs.get(key) for key in SPLIT}, (training, name)
+
+
+def test_a_training_begins_at_the_adapter_of_an_earlier_one_with_its_seed(tmp_path: Path) -> None:
+    path = HERE / "firststage.toml"
+    first, second = load_plan(path).trainings
+    assert second.after == first.name == "iranker"
+    config = config_of(second, 2, path.parent, {}, tmp_path)
+    assert config.model.adapter == str(tmp_path / "trainings" / "iranker" / "seed-2" / "model")
+    assert config_of(first, 2, path.parent, {}, tmp_path).model.adapter is None
 
 
 def test_trainings_that_plans_share_are_the_same() -> None:

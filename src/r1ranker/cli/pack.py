@@ -18,7 +18,7 @@ from r1ranker.datasets.catalogue import DATASETS
 from r1ranker.errors import AssetError, InputError
 from r1ranker.evaluation import Row
 from r1ranker.files import write_atomic, write_problem
-from r1ranker.modelfolder import RANKER, read_ranker
+from r1ranker.modelfolder import RANKER, read_facts, read_ranker
 
 LIMIT = 10_000_000
 """Bytes that a packed folder may take: an adapter is small, and more is a mistake."""
@@ -66,6 +66,17 @@ def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
         raise AssetError(write_problem(out, error)) from error
 
 
+def _earlier(facts: Mapping[str, Any]) -> str:
+    """The training that this one began at, and the one before it."""
+    before = facts.get("began_at")
+    if not before:
+        return ""
+    words = {"recipe": "{}", "algorithm": "{}", "steps": "{} steps", "seed": "seed {}", "data": "on {}"}
+    known = ", ".join(form.format(before[key]) for key, form in words.items() if key in before)
+    earlier = _earlier(before)
+    return f"{known}; before that {earlier}" if earlier else known
+
+
 def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]) -> str:
     """A model card (Markdown, with the hub's header) from what `ranker.json` says of the run."""
     asked = read_ranker(folder)
@@ -82,7 +93,7 @@ def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]
             f"{folder / ADAPTER_CONFIG} names the base {base}, which lies on this machine: write a known name or "
             "organisation/name there"
         )
-    facts: Mapping[str, Any] = json.loads((folder / RANKER).read_text(encoding="utf-8")).get("facts") or {}
+    facts: Mapping[str, Any] = read_facts(folder)
     asset = ASSETS.get(base)
     licence = asset.licence if asset else "see the base model"
     way = "iteratively, one exclusion a turn" if asked.kind == "iterative" else "directly, the whole list at once"
@@ -92,6 +103,7 @@ def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]
         "base model": f"`{base}`" + (f" ({asset.hub_id})" if asset and asset.hub_id else ""),
         "licence": f"{licence}, as the base model",
         "ranks": f"{way}, {thinking} thinking; {RANKER} says all of it",
+        "began at": _earlier(facts),
         "recipe": facts.get("recipe"),
         "algorithm": facts.get("algorithm"),
         "steps": facts.get("steps"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from r1ranker.assets import fetch_model
 from r1ranker.baselines import presort_dataset
 from r1ranker.checkpoint import complete_checkpoints
 from r1ranker.cli.console import Bar, loading, say
@@ -22,7 +23,7 @@ from r1ranker.datasets import Dataset
 from r1ranker.datasets.base import note
 from r1ranker.datasets.duplicates import near_duplicate_groups
 from r1ranker.errors import InputError, R1RankerError
-from r1ranker.modelfolder import save_ranker
+from r1ranker.modelfolder import read_facts, save_ranker, short_name
 from r1ranker.types import RankingExample
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def _save(
         ranker = ranker.model_copy(update={"templates": str(Path(ranker.templates).resolve())})
     facts = {
         "recipe": config.name,
+        **({"began_at": _facts_of(config.model.adapter)} if config.model.adapter else {}),
         "data": data.name,
         "fingerprint": data.fingerprint(),
         "algorithm": config.train.algorithm,
@@ -194,6 +196,11 @@ def _save(
             "then run the same command with --resume"
         ) from error
     return folder / "model"
+
+
+def _facts_of(adapter: str) -> dict[str, Any]:
+    """What is known of the training that made an adapter: its name at least."""
+    return {"recipe": short_name(adapter), **read_facts(fetch_model(adapter))}
 
 
 def run_checkpoints(folder: Path) -> list[Path]:
