@@ -242,70 +242,6 @@ def test_direct_without_thinking_writes_freely_after_the_answer_tag(make_example
     assert (trace.ranking, trace.turns[0].parsed.status) == (("c2", "c1"), "exact")
 
 
-def scored(ranker: FirstStep, example: RankingExample, logprobs: tuple[float, ...]) -> Trace:
-    """Drive the one turn by hand."""
-    ranking = ranker.rank(example)
-    next(ranking)
-    with pytest.raises(StopIteration) as stop:
-        ranking.send(Completion("", choice_logprobs=logprobs))
-    trace: Trace = stop.value.value
-    return trace
-
-
-@pytest.mark.parametrize(
-    ("logprobs", "ranking"),
-    [
-        # The likeliest to be excluded is last.
-        ((-2.0, -0.5, -1.0, -3.0), ("c4", "c1", "c3", "c2")),
-        # Equal scores keep the listed order, wherever they stand.
-        ((-1.0, -1.0, -1.0, -1.0), ("c1", "c2", "c3", "c4")),
-        ((-1.0, -2.0, -1.0, -2.0), ("c2", "c4", "c1", "c3")),
-        ((-0.5, -1.0, -1.0, -1.0), ("c2", "c3", "c4", "c1")),
-    ],
-)
-def test_the_first_step_ranks_by_how_unlikely_exclusion_is(
-    logprobs: tuple[float, ...], ranking: tuple[str, ...], make_example: ExampleFactory
-) -> None:
-    trace = scored(FirstStep(), make_example(4), logprobs)
-    assert trace.ranking == ranking
-    [turn] = trace.turns
-    assert (turn.remaining, turn.excluded, trace.eliminated) == (("c1", "c2", "c3", "c4"), None, ())
-    assert turn.parsed == ParsedAnswer("exact", ranking)
-
-
-def test_equal_scores_keep_the_listed_order_not_that_of_the_ids(make_example: ExampleFactory) -> None:
-    example = make_example(4).restrict(["c4", "c1", "c3"])
-    assert scored(FirstStep(), example, (-1.0, -1.0, -2.0)).ranking == ("c3", "c4", "c1")
-
-
-@pytest.mark.parametrize("layout", ["rebuild", "append"])
-def test_the_first_step_asks_what_an_iranker_asks_first(layout: str, make_example: ExampleFactory) -> None:
-    example = make_example(3)
-    first, llm = run(make_ranker("first_step", layout=layout), example, ["Heat (1995)"])
-    whole = IRanker(thinking=False, layout=layout)  # type: ignore[arg-type]
-    [request] = llm.requests
-    assert request.prompt == whole.request(example, example.ids).prompt
-    assert request.choices == ("Toy Story (1995)", "Heat (1995)", "Casablanca (1942)")
-    assert (request.scored, request.session) == (True, "")
-    # The script gives its choice log-prob 0 and the others -1.
-    assert first.ranking == ("c1", "c3", "c2")
-    assert first.usage.calls == 1
-
-
-@pytest.mark.parametrize("logprobs", [(), (-1.0, -2.0)])
-def test_the_first_step_needs_every_choices_log_prob(logprobs: tuple[float, ...], make_example: ExampleFactory) -> None:
-    ranking = FirstStep().rank(make_example(3))
-    next(ranking)
-    with pytest.raises(InputError, match=r"example 'e1': the LLM tells \d of 3 .* take kind = 'iterative' or 'direct'"):
-        ranking.send(Completion("Heat (1995)</answer>", choice_logprobs=logprobs))
-
-
-def test_the_first_step_does_not_think() -> None:
-    assert FirstStep().thinking is False
-    with pytest.raises(ConfigError, match=r"'first_step' scores the candidates .*: set thinking = false"):
-        FirstStep(thinking=True)
-
-
 # Several exclusions a turn
 
 
@@ -386,7 +322,7 @@ def test_stop_at_orders_what_is_left_by_one_more_turn(make_example: ExampleFacto
 def test_stop_at_no_less_than_the_list_is_the_first_step(make_example: ExampleFactory) -> None:
     example, scores = make_example(4), (-2.0, -0.5, -1.0, -3.0)
     trace, _ = drive(IRanker(thinking=False, stop_at=9), example, scores)
-    assert trace.ranking == scored(FirstStep(), example, scores).ranking
+    assert trace.ranking == drive(FirstStep(), example, scores)[0].ranking
 
 
 def test_with_thinking_several_are_named_one_a_line(make_example: ExampleFactory) -> None:

@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from r1ranker.firststep import FirstStep
     from r1ranker.pointwise import Pointwise
-    from r1ranker.rankers import DRanker, FirstStep, IRanker
+    from r1ranker.rankers import DRanker, IRanker
     from r1ranker.reranker import RankedDocument, RankResult, Reranker, make_example
     from r1ranker.types import Candidate, RankingExample, Trace
 
@@ -19,7 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Candidate": "types",
     "DRanker": "rankers",
-    "FirstStep": "rankers",
+    "FirstStep": "firststep",
     "IRanker": "rankers",
     "Pointwise": "pointwise",
     "RankResult": "reranker",

@@ -1,4 +1,4 @@
-"""DRanker, IRanker (arXiv 2506.21638, section 3) and FirstStep, as generators free of I/O; and all kinds by name."""
+"""DRanker and IRanker (arXiv 2506.21638, section 3), as generators free of I/O; and all kinds by name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from r1ranker.errors import ConfigError
+from r1ranker.firststep import FirstStep
 from r1ranker.parsing import parse_choice, parse_ranking
 from r1ranker.pointwise import Pointwise
 from r1ranker.prompted import (
     LABEL_TOKENS,
-    SCORES_ONLY,
     ExclusionRanker,
     OutOfBudget,
     PromptedRanker,
@@ -210,45 +210,6 @@ class DRanker(PromptedRanker):
         named = set(parsed.ids)
         ranking = (*parsed.ids, *(i for i in example.ids if i not in named))
         return Trace(example.id, ranking, (Turn(example.ids, request, completion, parsed),))
-
-
-@dataclass(frozen=True)
-class FirstStep(ExclusionRanker):
-    """An IRanker's first turn without thinking, and no more: one pass scores all candidates.
-
-    The likelier a candidate is to be excluded, the lower it ranks; equal scores keep the listed order. With
-    `constrained` that is the probability that its label is written where no other text can be.
-    Raises ConfigError with thinking, and InputError for an LLM that tells no log-probs.
-    """
-
-    kind: ClassVar[RankerKind] = "first_step"
-    thinking: bool = False
-    constrained: bool = False
-
-    def __post_init__(self) -> None:
-        if self.thinking:
-            raise ConfigError(f"kind = '{self.kind}' {SCORES_ONLY}")
-
-    def text_budget(self, context_tokens: int, max_tokens: int) -> int:
-        """Only a label is read after the prompt."""
-        return super().text_budget(context_tokens, min(max_tokens, LABEL_TOKENS))
-
-    def request(self, example: RankingExample, session: str = "") -> Request:
-        """The one request of an example."""
-        request = replace(self._exclusion(example, example.ids), session=session, scored=True)
-        return replace(request, choices=(), answers=request.choices) if self.constrained else request
-
-    def _once(self, example: RankingExample, session: str) -> Ranking:
-        if len(example.candidates) == 1:
-            return Trace(example.id, example.ids)
-        request = self.request(example, session)
-        try:
-            completion = yield from ask(request)
-        except OutOfBudget:
-            return Trace(example.id, example.ids, cut_short=True)
-        remedy = f"kind = '{self.kind}' ranks by: take kind = 'iterative' or 'direct'"
-        ranking = best_first(example.id, example.ids, completion, remedy)
-        return Trace(example.id, ranking, (Turn(example.ids, request, completion, ParsedAnswer("exact", ranking)),))
 
 
 def _by_last_scores(left: Sequence[str], turns: Sequence[Turn]) -> tuple[str, ...]:

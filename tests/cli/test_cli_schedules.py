@@ -44,6 +44,18 @@ def test_rank_by_a_schedule(
     assert ("1 list was not ranked to the end within the budget" in result.stderr) is budget
 
 
+def test_rank_averages_the_scores_of_several_orders(cli: Invoke, tiny_folder: Path) -> None:
+    asked = (*ASKED, "--model", tiny_folder, "--ranker", "first-step", "--orders", 3, "--trace")
+    row = json.loads(cli(*asked, "--json").stdout)
+    assert row["usage"]["calls"] == 3
+    first, back, other = (turn["remaining"] for turn in row["trace"])
+    assert first == back[::-1] == [str(k) for k in range(8)]
+    assert other not in (first, back)
+    assert sorted(row["ranking"]) == sorted(first)
+    titles = [line for line in cli(*asked).stdout.splitlines() if line.startswith("each candidate's")]
+    assert [title.rpartition(" (")[2] for title in titles] == ["pass 1 of 3):", "pass 2 of 3):", "pass 3 of 3):"]
+
+
 def test_a_trace_names_all_that_a_turn_excludes(cli: Invoke, tiny_folder: Path) -> None:
     text = cli(*ASKED, "--model", tiny_folder, "--exclude-per-turn", 4, "--trace").stdout
     assert "turn 1 of 2: excluded [" in text
@@ -58,6 +70,7 @@ def test_a_trace_names_all_that_a_turn_excludes(cli: Invoke, tiny_folder: Path) 
             "exclude_per_turn is 1.5: give a whole number from 1, or a share between 0 and 1",
         ),
         (("--window", 4, "--tournament", 4), "give one of them"),
+        (("--orders", 2), "orders are for kind = 'first_step', not 'iterative'"),
         (("--ranker", "direct", "--stop-at", 2), "for kind = 'iterative', not 'direct'"),
     ],
 )

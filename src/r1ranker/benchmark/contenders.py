@@ -31,8 +31,8 @@ OnCalls = Callable[[int], None]
 _NAMES_A_MODEL = ("cross-encoder",)  # baselines that "all" leaves out, since they need to be told a model
 _SEEDED = ("bpr", "sasrec")
 _CORE = (
-    *("answers.py", "fit.py", "parsing.py", "pointwise.py", "prompted.py", "prompts.py", "rankers.py", "rollout.py"),
-    *("schedules.py", "templates/default.toml", "thoughts.py"),
+    *("answers.py", "firststep.py", "fit.py", "parsing.py", "pointwise.py", "prompted.py", "prompts.py", "rankers.py"),
+    *("rollout.py", "schedules.py", "templates/default.toml", "thoughts.py"),
 )
 _CHAT = ("llm/chat.py", "llm/constrained.py")
 _SERVER = ("llm/openai.py",)

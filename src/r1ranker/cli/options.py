@@ -79,6 +79,10 @@ Constrained = Annotated[
         help="Whether the answer can only be a candidate that is left (direct: a whole list of them).",
     ),
 ]
+Orders = Annotated[
+    int | None,
+    typer.Option("--orders", min=1, metavar="N", help="With first-step: average the scores of N orders of the list."),
+]
 ExcludePerTurn = Annotated[
     float | None,
     typer.Option("--exclude-per-turn", help="How many candidates a turn excludes, or which share of those left (0.5)."),

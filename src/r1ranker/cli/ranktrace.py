@@ -87,7 +87,8 @@ def _turn_lines(result: RankResult, turn: Turn, number: int, sharpness: float) -
     chances = probabilities(turn, sharpness)
     scored = [_crop(f"    {chances[i]:6.1%}  {_label(result, i)}") for i in sorted(chances, key=lambda i: -chances[i])]
     if turn.excluded is None and chances:
-        return ["each candidate's probability of being excluded:", *scored]
+        which = f" (pass {number} of {total})" if (total := len(result.trace.turns)) > 1 else ""
+        return [f"each candidate's probability of being excluded{which}:", *scored]
     if turn.excluded is None:
         reply = turn.request.prompt.prefill + turn.completion.text
         return [f"the model's reply ({_status(turn)}):", *_indented(reply)]

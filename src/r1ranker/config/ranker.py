@@ -18,7 +18,7 @@ from r1ranker.thoughts import ThoughtBank
 
 SCORING = ("first_step", "pointwise")
 """Kinds that only score: they do not think, and are no way to train."""
-SCHEDULE = ("exclude_per_turn", "stop_at", "window", "tournament", "budget_calls", "budget_tokens")
+SCHEDULE = ("orders", "exclude_per_turn", "stop_at", "window", "tournament", "budget_calls", "budget_tokens")
 """Keys of [ranker] that change how a list is gone through, and not how the model is asked in a turn."""
 
 
@@ -46,6 +46,8 @@ class RankerConfig(Section):
     """For iterative and first_step: only a label that is left can be the answer. Without thinking it is written, or
     where several are compared it counts how probable each is to be written; all_actions trains that probability. For
     direct: the answer can only be a whole list, each candidate once."""
+    orders: int = Field(1, ge=1)
+    """For first_step: in how many orders the list is shown, a call each; scores are averaged over them."""
     exclude_per_turn: float = 1
     """For iterative: a whole number, or a share of those that are left, between 0 and 1."""
     stop_at: int = Field(1, ge=1)
@@ -79,6 +81,8 @@ class RankerConfig(Section):
             raise ValueError(
                 f"exclude_per_turn and stop_at are for kind = 'iterative', not '{self.kind}': leave them out"
             )
+        if self.orders > 1 and self.kind != "first_step":
+            raise ValueError(f"orders are for kind = 'first_step', not '{self.kind}': leave them out")
         if self.thoughts and self.kind not in ("iterative", "first_step"):
             raise ValueError(
                 f"thoughts are of exclusions, for kind = 'iterative' or 'first_step', not '{self.kind}': leave them out"
@@ -112,6 +116,8 @@ class RankerConfig(Section):
             own = {"constrained": self.constrained}
         if self.kind in ("iterative", "first_step"):
             own |= {"thoughts": bank, "thoughts_shown": self.thoughts_shown}
+        if self.kind == "first_step":
+            own["orders"] = self.orders
         if self.kind == "iterative":
             own |= {"exclude_per_turn": self.exclude_per_turn, "stop_at": self.stop_at}
         ranker = make_ranker(
