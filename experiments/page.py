@@ -170,7 +170,8 @@ def training_table(figures: Figures, place: str, pictures: Sequence[str]) -> Tab
         curve = f"[curve]({place}/{picture})" if picture in pictures else "-"
         rewards = told["curve"]["reward"]
         last = f"{rewards[-1]:.3f}" if rewards else "-"
-        changed = ", ".join(f"`{setting}`" for setting in told["set"]) or "-"
+        changed = ", ".join(f"`{setting}`" for setting in told["set"])
+        changed = ", ".join(filter(None, [f"begins at {told['after']}" if "after" in told else "", changed])) or "-"
         row = [told["name"], str(told["seed"]), told["recipe"], changed, f"{told['steps']:,}", clock(told["seconds"])]
         rows.append([*row, f"{told['tokens']:,}", last, curve, told["commit"]])
     columns = ["training", "seed", "recipe", "changed", "steps", "time", "tokens", "last reward", "curve", "commit"]

@@ -104,6 +104,7 @@ def about(training: Training, config: RunConfig, folder: Path) -> dict[str, Any]
         "seed": config.seed,
         "recipe": training.recipe,
         "set": list(training.set),
+        **({"after": training.after} if training.after else {}),
         "data": list(config.data.names),
         "steps": config.train.steps,
         "seconds": round(sum(row.get("seconds", 0.0) for row in every)),

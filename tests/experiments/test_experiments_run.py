@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+import page
 import run
 import training
+from figures import Figures
 from r1ranker.benchmark.contenders import ModelRow
 from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.errors import AssetError
@@ -318,3 +320,23 @@ def test_the_text_is_json_with_a_line_for_each_cell() -> None:
     whole = {"name": "é", "trainings": [], "cells": [{"row": "a"}, {"row": "b"}]}
     assert json.loads(as_text(whole)) == whole
     assert as_text(whole).splitlines()[4:6] == ['{"row":"a"},', '{"row":"b"}']
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_a_training_goes_on_with_the_adapter_of_the_one_before(work: list[str]) -> None:
+    pytest.importorskip("peft")
+    lora = "set = ['model.lora_rank=2', 'train.kl_coef=0']"
+    change(Path("plan.toml"), "seeds = [0, 1]", f"seeds = [0, 1]\n{lora}")
+    further = f"[[trainings]]\nname = 'further'\nrecipe = 'recipe.toml'\nafter = 'learner'\nseeds = [1]\n{lora}\n"
+    change(Path("plan.toml"), "[bench]", f"{further}\n[bench]")
+    assert run.main(["plan.toml", "--seeds", "1"]) == 0
+    assert [what for what in work if "step" in what] == ["step 1 of seed 1", "step 2 of seed 1"] * 2
+    first, second = results()["trainings"]
+    assert (first.get("after"), second["after"]) == (None, "learner")
+    config = json.loads(Path("runs/experiments/trainings/further/seed-1/config.json").read_text(encoding="utf-8"))
+    assert config["model"]["adapter"] == str(FOLDER / "seed-1" / "model")
+    columns, rows = page.training_table(Figures(results()), "place", [])
+    assert [row[columns.index("changed")].partition(", ")[0] for row in rows] == [
+        "`model.lora_rank=2`",
+        "begins at learner",
+    ]
