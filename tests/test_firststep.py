@@ -207,6 +207,67 @@ def test_a_list_in_the_order_of_a_first_stage_is_not_shuffled(make_example: Exam
         rank_all(FirstStep(orders=2), [example], Scores(WORTH))
 
 
+# Beside a first stage
+
+
+@pytest.mark.parametrize(
+    ("fusion", "presorted", "ranking"),
+    [
+        # 1 / place less fusion * log-prob: 1 + 1, 1/2 + 1/2, 1/3 + 3
+        (1.0, True, ("c3", "c1", "c2")),
+        # 1 + 0.1, 1/2 + 0.05, 1/3 + 0.3
+        (0.1, True, ("c1", "c3", "c2")),
+        # 1 + 0.01, 1/2 + 0.005, 1/3 + 0.03
+        (0.01, True, ("c1", "c2", "c3")),
+        (0.01, False, ("c3", "c1", "c2")),  # by scores alone
+        (0.0, True, ("c3", "c1", "c2")),
+    ],
+)
+def test_places_and_scores_are_fused_by_hand(
+    fusion: float, presorted: bool, ranking: tuple[str, ...], make_example: ExampleFactory
+) -> None:
+    example = replace(make_example(3), presorted=presorted)
+    trace = scored(FirstStep(fusion=fusion), example, (-1.0, -0.5, -3.0))
+    assert trace.ranking == ranking
+    assert trace.turns[0].parsed.ids == ("c3", "c1", "c2")  # what the model alone says
+
+
+def test_fused_lists_are_asked_as_if_their_order_meant_nothing(make_example: ExampleFactory) -> None:
+    example = make_example(4)
+    told = FirstStep().request(replace(example, presorted=True)).prompt
+    asked = next(FirstStep(orders=2, fusion=0.5).rank(replace(example, presorted=True)))
+    assert isinstance(asked, tuple)
+    assert asked[0].prompt == FirstStep().request(example).prompt != told
+    assert [request.choices for request in asked] == [TITLES, TITLES[::-1]]
+
+
+def test_fused_scores_are_means_over_the_orders_that_a_budget_allows(make_example: ExampleFactory) -> None:
+    example = replace(make_example(4), presorted=True)
+    # Means over both orders: the worth less 0.45, so that places count by 1, 1/2, 1/3, 1/4 and c4 is 0.6 above c1.
+    for orders, fusion, first in ((2, 1.2, "c1"), (2, 1.3, "c4")):
+        [trace] = rank_all(FirstStep(orders=orders, fusion=fusion), [example], Scores(WORTH))
+        assert trace.ranking[0] == first  # 0.75 / 0.6 = 1.25
+    [none] = rank_all(Budget(FirstStep(orders=2, fusion=1.3), max_tokens=1), [example], Scores(WORTH))
+    assert (none.ranking, none.turns, none.cut_short) == (("c1", "c2", "c3", "c4"), (), True)
+
+
+def test_fusion_is_a_setting_of_the_first_step_on_whole_lists() -> None:
+    given = {"kind": "first_step", "fusion": 0.25}
+    assert parse_section(RankerConfig, given, "test").build(None) == FirstStep(fusion=0.25)
+    for wrong, said in (
+        ({"fusion": 0.25}, "fusion is for kind = 'first_step', not 'iterative'"),
+        ({**given, "window": 4}, "places in the whole list: leave out window and tournament"),
+        ({**given, "tournament": 4}, "places in the whole list: leave out window and tournament"),
+        ({"kind": "first_step", "fusion": -1}, "fusion"),
+        ({"kind": "first_step", "fusion": float("inf")}, "fusion"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            parse_section(RankerConfig, wrong, "test")
+        assert said in str(error.value)
+    with pytest.raises(ConfigError, match=r"fusion is -0\.5"):
+        FirstStep(fusion=-0.5)
+
+
 def test_orders_are_a_setting_of_the_first_step_alone() -> None:
     assert parse_section(RankerConfig, {"kind": "first_step", "orders": 4}, "test").build(None) == FirstStep(orders=4)
     with pytest.raises(ConfigError, match=r"orders are for kind = 'first_step', not 'iterative'"):

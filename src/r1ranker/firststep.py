@@ -32,21 +32,28 @@ class FirstStep(ExclusionRanker):
     orders: the list is shown in so many orders, a call each, and a candidate's scores are averaged, so that its place
         in the list counts for less (permutation self-consistency, Tang et al. 2023, arXiv 2310.07712, with scores in
         place of rankings). Within a budget those that it allows count.
+    fusion: above 0 a list in the order of a first stage (`presorted`) is ranked by both: a candidate is worth 1 / its
+        place there (reciprocal ranks as in Cormack et al. 2009, SIGIR, with k = 0), less `fusion` times its mean
+        log-prob of being excluded. The prompt then does not tell of that order, so the model need not be trained for
+        it. Other lists, and those of which a budget allows no pass, are ranked as without.
 
     Raises ConfigError with thinking, and InputError for an LLM that tells no log-probs, or where `orders` is above 1
-    and the example is told to be in the order of a first stage.
+    and the prompt tells that the list is in the order of a first stage.
     """
 
     kind: ClassVar[Literal["first_step"]] = "first_step"
     thinking: bool = False
     constrained: bool = False
     orders: int = 1
+    fusion: float = 0.0
 
     def __post_init__(self) -> None:
         if self.thinking:
             raise ConfigError(f"kind = '{self.kind}' {SCORES_ONLY}")
         if self.orders < 1:
             raise ConfigError(f"orders is {self.orders}: give a whole number from 1")
+        if not 0 <= self.fusion < float("inf"):
+            raise ConfigError(f"fusion is {self.fusion}: give a number from 0, such as 0.25")
 
     def text_budget(self, context_tokens: int, max_tokens: int) -> int:
         """Only a label is read after the prompt."""
@@ -77,10 +84,13 @@ class FirstStep(ExclusionRanker):
     def _once(self, example: RankingExample, session: str) -> Ranking:
         if len(example.candidates) == 1:
             return Trace(example.id, example.ids)
-        if self.orders > 1 and example.presorted:
+        fused = self.fusion > 0 and example.presorted
+        if fused:
+            example = replace(example, presorted=False)
+        elif self.orders > 1 and example.presorted:
             raise InputError(
                 f"example '{example.id}' stands in the order of a first stage, which other orders would lose: set "
-                "orders = 1, or do not say that it is sorted"
+                "orders = 1, or fusion, or do not say that it is sorted"
             )
         listings = self.listings(example)
         # Orders have their beginning in common, which a session keeps; one alone has no later turn to keep it for.
@@ -98,5 +108,8 @@ class FirstStep(ExclusionRanker):
             turns.append(Turn(listing.ids, request, completion, ParsedAnswer("exact", order)))
             for i, score in zip(listing.ids, scores, strict=True):
                 totals[i] += score
+        if fused and turns:
+            places = {i: place for place, i in enumerate(example.ids, 1)}
+            totals = {i: self.fusion * total / len(turns) - 1 / places[i] for i, total in totals.items()}
         ranking = tuple(sorted(example.ids, key=totals.__getitem__))
         return Trace(example.id, ranking, tuple(turns), cut_short=len(turns) < len(listings))

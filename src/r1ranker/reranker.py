@@ -114,8 +114,8 @@ class Reranker:
 
         documents: texts, or objects with `text` and perhaps `id` and `name`.
         top_k: how many results are returned; all are ranked in any case.
-        presorted: the documents stand in the order of an earlier ranking, best first, and the model is told so; else
-            their order is taken to mean nothing.
+        presorted: the documents stand in the order of an earlier ranking, best first, and the model is told so (with
+            `fusion` that order counts beside its scores instead); else their order is taken to mean nothing.
         Raises InputError if there are no documents, or no query and no history.
         """
         return self.rank_batch([make_example(query, documents, history=history, presorted=presorted)], top_k=top_k)[0]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from r1ranker.errors import ConfigError
+from r1ranker.firststep import FirstStep
 from r1ranker.pointwise import Pointwise
 from r1ranker.prompted import (
     INSTRUCTIONS,
@@ -55,7 +56,7 @@ class Windows:
             raise ConfigError(
                 f"stride {self.stride} in a window of {self.size}: give at least 1, and less than the window"
             )
-        _refuse_pointwise(self.inner)
+        _refuse_whole(self.inner)
 
     @property
     def shown(self) -> int | None:
@@ -110,7 +111,7 @@ class Tournament:
             raise ConfigError(f"a tournament with groups of {self.size}: give 2 or more")
         if not 0 < self.advance < 1:
             raise ConfigError(f"advance is {self.advance}: give a share between 0 and 1")
-        _refuse_pointwise(self.inner)
+        _refuse_whole(self.inner)
 
     @property
     def shown(self) -> int | None:
@@ -240,13 +241,15 @@ class Budget:
         return max(min(self.answer_tokens, LABEL_TOKENS), sum(_bytes(text) + 1 for text in scored))
 
 
-def _refuse_pointwise(inner: AnyRanker) -> None:
-    """Raises ConfigError for a ranker that does not compare the candidates of a window or a group."""
+def _refuse_whole(inner: AnyRanker) -> None:
+    """Raises ConfigError for a ranker that judges each candidate alone, or goes by the whole list."""
     if isinstance(inner, Pointwise):
         raise ConfigError(
             f"kind = '{inner.kind}' judges each candidate alone, in whichever window or group: leave out window and "
             "tournament"
         )
+    if isinstance(inner, FirstStep) and inner.fusion:
+        raise ConfigError("fusion goes by places in the whole list: leave out window and tournament")
 
 
 def _most_prompt_tokens(lines: Counter[str], last: tuple[Counter[str], int] | None) -> int:

@@ -83,6 +83,15 @@ Orders = Annotated[
     int | None,
     typer.Option("--orders", min=1, metavar="N", help="With first-step: average the scores of N orders of the list."),
 ]
+Fusion = Annotated[
+    float | None,
+    typer.Option(
+        "--fusion",
+        min=0,
+        metavar="W",
+        help="With first-step: rank sorted lists by 1 / place plus W times the model's scores, such as 0.25.",
+    ),
+]
 ExcludePerTurn = Annotated[
     float | None,
     typer.Option("--exclude-per-turn", help="How many candidates a turn excludes, or which share of those left (0.5)."),

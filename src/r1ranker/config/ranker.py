@@ -18,7 +18,7 @@ from r1ranker.thoughts import ThoughtBank
 
 SCORING = ("first_step", "pointwise")
 """Kinds that only score: they do not think, and are no way to train."""
-SCHEDULE = ("orders", "exclude_per_turn", "stop_at", "window", "tournament", "budget_calls", "budget_tokens")
+SCHEDULE = ("orders", "fusion", "exclude_per_turn", "stop_at", "window", "tournament", "budget_calls", "budget_tokens")
 """Keys of [ranker] that change how a list is gone through, and not how the model is asked in a turn."""
 
 
@@ -48,6 +48,9 @@ class RankerConfig(Section):
     direct: the answer can only be a whole list, each candidate once."""
     orders: int = Field(1, ge=1)
     """For first_step: in how many orders the list is shown, a call each; scores are averaged over them."""
+    fusion: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """For first_step on lists in the order of a first stage: how much the model's scores count beside 1 / place there.
+    0: the prompt tells of that order instead."""
     exclude_per_turn: float = 1
     """For iterative: a whole number, or a share of those that are left, between 0 and 1."""
     stop_at: int = Field(1, ge=1)
@@ -83,6 +86,8 @@ class RankerConfig(Section):
             )
         if self.orders > 1 and self.kind != "first_step":
             raise ValueError(f"orders are for kind = 'first_step', not '{self.kind}': leave them out")
+        if self.fusion and self.kind != "first_step":
+            raise ValueError(f"fusion is for kind = 'first_step', not '{self.kind}': leave it out")
         if self.thoughts and self.kind not in ("iterative", "first_step"):
             raise ValueError(
                 f"thoughts are of exclusions, for kind = 'iterative' or 'first_step', not '{self.kind}': leave them out"
@@ -117,7 +122,7 @@ class RankerConfig(Section):
         if self.kind in ("iterative", "first_step"):
             own |= {"thoughts": bank, "thoughts_shown": self.thoughts_shown}
         if self.kind == "first_step":
-            own["orders"] = self.orders
+            own |= {"orders": self.orders, "fusion": self.fusion}
         if self.kind == "iterative":
             own |= {"exclude_per_turn": self.exclude_per_turn, "stop_at": self.stop_at}
         ranker = make_ranker(
