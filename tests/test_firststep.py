@@ -213,13 +213,13 @@ def test_a_list_in_the_order_of_a_first_stage_is_not_shuffled(make_example: Exam
 @pytest.mark.parametrize(
     ("fusion", "presorted", "ranking"),
     [
-        # 1 / place less fusion * log-prob: 1 + 1, 1/2 + 1/2, 1/3 + 3
+        # -log(place) - fusion * log-prob: 0 + 1, -0.69 + 0.5, -1.10 + 3
         (1.0, True, ("c3", "c1", "c2")),
-        # 1 + 0.1, 1/2 + 0.05, 1/3 + 0.3
-        (0.1, True, ("c1", "c3", "c2")),
-        # 1 + 0.01, 1/2 + 0.005, 1/3 + 0.03
-        (0.01, True, ("c1", "c2", "c3")),
-        (0.01, False, ("c3", "c1", "c2")),  # by scores alone
+        # 0 + 0.4, -0.69 + 0.2, -1.10 + 1.2
+        (0.4, True, ("c1", "c3", "c2")),
+        # 0 + 0.1, -0.69 + 0.05, -1.10 + 0.3
+        (0.1, True, ("c1", "c2", "c3")),
+        (0.1, False, ("c3", "c1", "c2")),  # by scores alone
         (0.0, True, ("c3", "c1", "c2")),
     ],
 )
@@ -243,19 +243,23 @@ def test_fused_lists_are_asked_as_if_their_order_meant_nothing(make_example: Exa
 
 def test_fused_scores_are_means_over_the_orders_that_a_budget_allows(make_example: ExampleFactory) -> None:
     example = replace(make_example(4), presorted=True)
-    # Means over both orders: the worth less 0.45, so that places count by 1, 1/2, 1/3, 1/4 and c4 is 0.6 above c1.
-    for orders, fusion, first in ((2, 1.2, "c1"), (2, 1.3, "c4")):
-        [trace] = rank_all(FirstStep(orders=orders, fusion=fusion), [example], Scores(WORTH))
-        assert trace.ranking[0] == first  # 0.75 / 0.6 = 1.25
-    [none] = rank_all(Budget(FirstStep(orders=2, fusion=1.3), max_tokens=1), [example], Scores(WORTH))
+    # A list and its reverse: mean scores are the worth less 0.45; c4 is 0.6 better and log(4) behind: 1.386 / 0.6 = 2.31.
+    for fusion, first in ((2.3, "c1"), (2.32, "c4")):
+        [trace] = rank_all(FirstStep(orders=2, fusion=fusion), [example], Scores(WORTH))
+        assert trace.ranking[0] == first
+    # As it stands alone c4 has 0.9 more for its place: 1.386 / 1.5 = 0.924.
+    for fusion, first in ((0.92, "c1"), (0.93, "c4")):
+        [trace] = rank_all(Budget(FirstStep(orders=2, fusion=fusion), max_calls=1), [example], Scores(WORTH))
+        assert (trace.ranking[0], trace.cut_short) == (first, True)
+    [none] = rank_all(Budget(FirstStep(orders=2, fusion=9.0), max_tokens=1), [example], Scores(WORTH))
     assert (none.ranking, none.turns, none.cut_short) == (("c1", "c2", "c3", "c4"), (), True)
 
 
 def test_fusion_is_a_setting_of_the_first_step_on_whole_lists() -> None:
-    given = {"kind": "first_step", "fusion": 0.25}
-    assert parse_section(RankerConfig, given, "test").build(None) == FirstStep(fusion=0.25)
+    given = {"kind": "first_step", "fusion": 0.3}
+    assert parse_section(RankerConfig, given, "test").build(None) == FirstStep(fusion=0.3)
     for wrong, said in (
-        ({"fusion": 0.25}, "fusion is for kind = 'first_step', not 'iterative'"),
+        ({"fusion": 0.3}, "fusion is for kind = 'first_step', not 'iterative'"),
         ({**given, "window": 4}, "places in the whole list: leave out window and tournament"),
         ({**given, "tournament": 4}, "places in the whole list: leave out window and tournament"),
         ({"kind": "first_step", "fusion": -1}, "fusion"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,10 +33,10 @@ class FirstStep(ExclusionRanker):
     orders: the list is shown in so many orders, a call each, and a candidate's scores are averaged, so that its place
         in the list counts for less (permutation self-consistency, Tang et al. 2023, arXiv 2310.07712, with scores in
         place of rankings). Within a budget those that it allows count.
-    fusion: above 0 a list in the order of a first stage (`presorted`) is ranked by both: a candidate is worth 1 / its
-        place there (reciprocal ranks as in Cormack et al. 2009, SIGIR, with k = 0), less `fusion` times its mean
-        log-prob of being excluded. The prompt then does not tell of that order, so the model need not be trained for
-        it. Other lists, and those of which a budget allows no pass, are ranked as without.
+    fusion: above 0 a list in the order of a first stage (`presorted`) is ranked by both: a candidate is worth
+        -log(its place there) - fusion * its mean log-prob of being excluded, as if the first stage said that the best
+        one stands at a place with a chance of 1 / place (Zipf). The prompt then does not tell of that order, so the
+        model need not be trained for it. Lists in no such order are ranked as without.
 
     Raises ConfigError with thinking, and InputError for an LLM that tells no log-probs, or where `orders` is above 1
     and the prompt tells that the list is in the order of a first stage.
@@ -53,7 +54,7 @@ class FirstStep(ExclusionRanker):
         if self.orders < 1:
             raise ConfigError(f"orders is {self.orders}: give a whole number from 1")
         if not 0 <= self.fusion < float("inf"):
-            raise ConfigError(f"fusion is {self.fusion}: give a number from 0, such as 0.25")
+            raise ConfigError(f"fusion is {self.fusion}: give a number from 0, such as 0.3")
 
     def text_budget(self, context_tokens: int, max_tokens: int) -> int:
         """Only a label is read after the prompt."""
@@ -109,7 +110,7 @@ class FirstStep(ExclusionRanker):
             for i, score in zip(listing.ids, scores, strict=True):
                 totals[i] += score
         if fused and turns:
-            places = {i: place for place, i in enumerate(example.ids, 1)}
-            totals = {i: self.fusion * total / len(turns) - 1 / places[i] for i, total in totals.items()}
+            weight = self.fusion / len(turns)
+            totals = {i: math.log(place) + weight * totals[i] for place, i in enumerate(example.ids, 1)}
         ranking = tuple(sorted(example.ids, key=totals.__getitem__))
         return Trace(example.id, ranking, tuple(turns), cut_short=len(turns) < len(listings))

@@ -89,7 +89,7 @@ Fusion = Annotated[
         "--fusion",
         min=0,
         metavar="W",
-        help="With first-step: rank sorted lists by 1 / place plus W times the model's scores, such as 0.25.",
+        help="With first-step: rank sorted lists by their places and W times the model's scores, such as 0.3.",
     ),
 ]
 ExcludePerTurn = Annotated[

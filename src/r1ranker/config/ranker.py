@@ -49,7 +49,7 @@ class RankerConfig(Section):
     orders: int = Field(1, ge=1)
     """For first_step: in how many orders the list is shown, a call each; scores are averaged over them."""
     fusion: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """For first_step on lists in the order of a first stage: how much the model's scores count beside 1 / place there.
+    """For first_step on lists in the order of a first stage: how much the model's scores count beside its places.
     0: the prompt tells of that order instead."""
     exclude_per_turn: float = 1
     """For iterative: a whole number, or a share of those that are left, between 0 and 1."""
