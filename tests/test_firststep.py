@@ -243,7 +243,7 @@ def test_fused_lists_are_asked_as_if_their_order_meant_nothing(make_example: Exa
 
 def test_fused_scores_are_means_over_the_orders_that_a_budget_allows(make_example: ExampleFactory) -> None:
     example = replace(make_example(4), presorted=True)
-    # A list and its reverse: mean scores are the worth less 0.45; c4 is 0.6 better and log(4) behind: 1.386 / 0.6 = 2.31.
+    # A list and its reverse: means are the worth less 0.45. c4 is 0.6 better, and log(4) behind: 1.386 / 0.6 = 2.31.
     for fusion, first in ((2.3, "c1"), (2.32, "c4")):
         [trace] = rank_all(FirstStep(orders=2, fusion=fusion), [example], Scores(WORTH))
         assert trace.ranking[0] == first
