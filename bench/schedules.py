@@ -29,6 +29,8 @@ from r1ranker.types import RankingExample, Trace
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("one-shot (direct)", {"kind": "direct", "max_tokens": 512}),
     ("first step", {"kind": "first_step"}),
+    ("first step, 2 orders", {"kind": "first_step", "orders": 2}),
+    ("first step, 4 orders", {"kind": "first_step", "orders": 4}),
     ("pointwise", {"kind": "pointwise"}),
     ("exclude 1 (the paper)", {}),
     ("exclude 2", {"exclude_per_turn": 2}),
