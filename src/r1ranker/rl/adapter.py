@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 
 from r1ranker.assets.shipped import ADAPTER_CONFIG
 from r1ranker.config import ModelConfig
-from r1ranker.errors import ConfigError, MissingExtraError
+from r1ranker.errors import AssetError, ConfigError, MissingExtraError
 from r1ranker.llm.load import adapter_base
 from r1ranker.llm.lora import ADAPTER_WEIGHTS, read_lora
 from r1ranker.llm.packing import causal_lm
@@ -40,15 +42,24 @@ def with_lora(model: nn.Module, config: ModelConfig) -> nn.Module:
     return wrapped
 
 
+def find_adapter(adapter: str) -> Path:
+    """The folder of an adapter, by its known name or as it is. Raises AssetError where there is none."""
+    from r1ranker.assets import fetch_model
+
+    try:
+        return fetch_model(adapter)
+    except AssetError as error:
+        raise AssetError(f"model.adapter, where LoRA begins: {error}; or train that adapter first") from error
+
+
 @torch.no_grad()
-def begin_at(model: nn.Module, adapter: str, config: ModelConfig) -> None:
-    """Give the weights of an adapter, a known name or a folder, to that of a model from `with_lora`.
+def begin_at(model: nn.Module, folder: Path, config: ModelConfig) -> None:
+    """Give the weights of the adapter in a folder to that of a model from `with_lora`.
 
     Raises AssetError where it cannot be read, and ConfigError where it is of another base, rank, alpha or layers.
     """
     from r1ranker.assets import fetch_model
 
-    folder = fetch_model(adapter)
     if not (folder / ADAPTER_CONFIG).exists():
         raise ConfigError(f"model.adapter: {folder} holds no adapter (no {ADAPTER_CONFIG}): give it as model.path")
     base = adapter_base(folder / ADAPTER_CONFIG)

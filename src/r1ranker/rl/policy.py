@@ -18,7 +18,7 @@ from r1ranker.llm.packing import Pack, PackedBatch, causal_lm, collate, packed_h
 from r1ranker.llm.tied import look_up
 from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.llm.tree import TreeBatch, collate_trees
-from r1ranker.rl.adapter import begin_at, with_lora
+from r1ranker.rl.adapter import begin_at, find_adapter, with_lora
 
 
 def freeze_lower(model: nn.Module, layers: int) -> None:
@@ -111,10 +111,11 @@ class Policy:
         """
         from r1ranker.assets import fetch_model
 
+        adapter = None if config.adapter is None else find_adapter(config.adapter)
         model, tokenizer = load_model(fetch_model(config.path), device=config.device, dtype="float32")
         policy = cls(model, tokenizer, config, name=config.path)
-        if config.adapter is not None:
-            begin_at(policy.model, config.adapter, config)
+        if adapter is not None:
+            begin_at(policy.model, adapter, config)
         return policy
 
     @property
