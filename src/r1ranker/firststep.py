@@ -18,7 +18,6 @@ from r1ranker.prompted import (
     ask,
     ask_all,
     best_first,
-    scores_of,
 )
 from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request, Trace, Turn
 
@@ -102,12 +101,11 @@ class FirstStep(ExclusionRanker):
         except OutOfBudget as short:
             told = short.completions
         turns, totals = list[Turn](), dict.fromkeys(example.ids, 0.0)
+        remedy = f"kind = '{self.kind}' ranks by: take kind = 'iterative' or 'direct'"
         for listing, request, completion in zip(listings, requests, told, strict=False):
-            remedy = f"kind = '{self.kind}' ranks by: take kind = 'iterative' or 'direct'"
-            scores = scores_of(example.id, len(listing.ids), completion, remedy)
             order = best_first(example.id, listing.ids, completion, remedy)
             turns.append(Turn(listing.ids, request, completion, ParsedAnswer("exact", order)))
-            for i, score in zip(listing.ids, scores, strict=True):
+            for i, score in zip(listing.ids, completion.choice_logprobs, strict=True):
                 totals[i] += score
         if fused and turns:
             weight = self.fusion / len(turns)

@@ -56,6 +56,17 @@ def test_rank_averages_the_scores_of_several_orders(cli: Invoke, tiny_folder: Pa
     assert [title.rpartition(" (")[2] for title in titles] == ["pass 1 of 3):", "pass 2 of 3):", "pass 3 of 3):"]
 
 
+def test_rank_fuses_a_sorted_list_with_the_scores(cli: Invoke, tiny_folder: Path) -> None:
+    asked = (*ASKED, "--model", tiny_folder, "--ranker", "first-step", "--orders", 2, "--json")
+    listed, alone = [str(k) for k in range(8)], json.loads(cli(*asked).stdout)["ranking"]
+    assert alone != listed
+    for fusion, ranking in ((1e-9, listed), (1e9, alone)):
+        assert json.loads(cli(*asked, "--presorted", "--fusion", fusion).stdout)["ranking"] == ranking
+    refused = cli(*asked, "--presorted")
+    assert refused.exit_code == 1
+    assert "set orders = 1, or fusion" in refused.stderr
+
+
 def test_a_trace_names_all_that_a_turn_excludes(cli: Invoke, tiny_folder: Path) -> None:
     text = cli(*ASKED, "--model", tiny_folder, "--exclude-per-turn", 4, "--trace").stdout
     assert "turn 1 of 2: excluded [" in text

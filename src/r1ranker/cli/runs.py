@@ -139,13 +139,14 @@ def train_run(
             raise InputError(f"'{data.name}' has no training examples: lower its test_fraction")
         with loading():
             policy = Policy.load(config.model)
+        began_at = _facts_of(config.model.adapter) if config.model.adapter else None  # now, while it is there
         show = _shown if bar else None
         trainer = Trainer(config, policy, data.train, folder, origins=data.origins, on_step=on_step, show=show)
         if trainer.truncated:
             say(f"  {trainer.truncated:,} texts cut to fit the model's context")
         metrics = trainer.run(resume=resume)
     seconds = time.perf_counter() - begin
-    model = _save(config, folder, policy, data, metrics, seconds)
+    model = _save(config, folder, policy, data, metrics, seconds, began_at)
     return TrainedRun(config, folder, model, policy, metrics, seconds)
 
 
@@ -170,13 +171,14 @@ def _save(
     data: Dataset,
     metrics: list[dict[str, float]],
     seconds: float,
+    began_at: dict[str, Any] | None,
 ) -> Path:
     ranker = config.ranker
     if ranker.templates:  # the model's folder is used from anywhere
         ranker = ranker.model_copy(update={"templates": str(Path(ranker.templates).resolve())})
     facts = {
         "recipe": config.name,
-        **({"began_at": _facts_of(config.model.adapter)} if config.model.adapter else {}),
+        **({"began_at": began_at} if began_at else {}),
         "data": data.name,
         "fingerprint": data.fingerprint(),
         "algorithm": config.train.algorithm,
