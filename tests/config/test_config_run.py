@@ -34,6 +34,7 @@ def test_grpo_needs_a_group() -> None:
 ON_POLICY = ("train.states=on_policy",)
 GRPO = ("train.algorithm=grpo", "train.group_size=4")
 GIGPO = (*GRPO, *ON_POLICY, "train.credit=gigpo")
+EXPECTED = (*NO_THINKING, "train.credit=trajectory")
 
 
 @pytest.mark.parametrize(
@@ -44,10 +45,15 @@ GIGPO = (*GRPO, *ON_POLICY, "train.credit=gigpo")
         (*ON_POLICY, "train.credit=trajectory", "train.turn_gamma=0.9", "train.gae_lambda=0.5"),
         (*ON_POLICY, *GRPO, "train.credit=trajectory"),
         (*GIGPO, "train.turn_gamma=0.95", "train.step_weight=0.0"),
+        (*EXPECTED, *ON_POLICY),
     ],
 )
 def test_ways_to_give_credit_that_go_together(settings: tuple[str, ...]) -> None:
     assert load_config(None, settings).train.states == "on_policy"
+
+
+def test_expected_returns_need_no_eliminations() -> None:
+    assert load_config(None, EXPECTED).train.states == "subsets"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,10 @@ def test_ways_to_give_credit_that_go_together(settings: tuple[str, ...]) -> None
         (("train.turn_gamma=0.9",), r"train\.turn_gamma discounts.* set train\.credit = 'trajectory'"),
         (("train.step_weight=0.5",), r"train\.step_weight is for train\.credit = 'gigpo'"),
         ((*GIGPO, "train.credit=trajectory", "train.step_weight=0.5"), r"train\.step_weight is for"),
-        ((*NO_THINKING, *ON_POLICY, "train.credit=trajectory"), r"is for sampled replies.* train\.algorithm = 'grpo'"),
+        ((*NO_THINKING, *ON_POLICY, "train.credit=gigpo"), r"is for sampled replies.* 'turn' or 'trajectory'"),
+        ((*EXPECTED, "train.scale_rewards=true"), r"train\.scale_rewards divides the rewards of a turn"),
+        ((*EXPECTED, "train.turn_gamma=0.9"), r"train\.turn_gamma discounts turns that are gone through"),
+        ((*EXPECTED, "ranker.kind=direct", "ranker.constrained=true"), r"'trajectory' is of eliminations.* 'turn'"),
         ((*GRPO, "train.credit=gigpo"), r"whole eliminations: set train\.states = 'on_policy'"),
         ((*ON_POLICY, "train.credit=gigpo"), r"needs no critic: set train\.algorithm = 'grpo'"),
         ((*ON_POLICY, "train.credit=trajectory", "train.gamma=0.9"), r"set train\.gamma = 1, and train\.turn_gamma"),

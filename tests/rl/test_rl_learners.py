@@ -64,6 +64,7 @@ def count_passes(policy: Policy) -> list[int]:
 ALGORITHMS = [
     ("all_actions", {"entropy_coef": 0.05}),
     ("all_actions", {"ranker": {"constrained": True}}),
+    ("all_actions", {"credit": "trajectory"}),
     ("grpo", {}),
     ("grpo", {"epochs": 2}),
     ("ppo", {"critic": "head", "group_size": 2}),
@@ -419,6 +420,35 @@ def test_scaled_rewards_weigh_states_alike(
         found.append(gradients(policy))
     for plain, scaled, deviation in ((found[0], found[1], 2**0.5 / 3), (found[2], found[3], 0.4)):
         same_gradients({name: g / deviation for name, g in plain.items()}, scaled, rel=1e-4)
+
+
+def test_the_return_of_the_elimination_is_climbed_and_told_beside_the_reward_of_the_turn(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State], gradients: Gradients
+) -> None:
+    told, found = {}, {}
+    for credit in ("turn", "trajectory"):
+        policy = make_policy()
+        learner = learner_of(policy, recipe(credit=credit, ranker={"sharpness": 4.0}))
+        averages = Averages()
+        learner.backward(states, range(len(states)), averages)
+        told[credit], found[credit] = averages.result(), gradients(policy)
+    assert "return" not in told["turn"]
+    assert told["trajectory"]["reward"] == pytest.approx(told["turn"]["reward"])  # of the same weights
+    assert 0.0 < told["trajectory"]["return"] < 1.0
+    assert any(float((found["turn"][n] - g).abs().max()) > 1e-6 for n, g in found["trajectory"].items())
+
+    policy = make_policy()
+    learner = learner_of(policy, recipe(credit="trajectory", ranker={"sharpness": 4.0}))
+    optimizer = torch.optim.Adam(policy.parameters, lr=1e-3)
+    returns = []
+    for _ in range(8):
+        averages = Averages()
+        optimizer.zero_grad()
+        learner.backward(states, range(len(states)), averages)
+        optimizer.step()
+        returns.append(averages.result()["return"])
+    assert returns[0] == pytest.approx(told["trajectory"]["return"])
+    assert returns[-1] > returns[0] + 0.05
 
 
 def test_the_entropy_bonus_flattens_the_policy(make_policy: MakePolicy, recipe: Recipe, states: list[State]) -> None:

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
 from torch import Tensor, tensor
 
-from r1ranker.rl.losses import all_actions_loss, categorical_kl, entropy, ppo_loss, reference_kl, value_loss
+from r1ranker.rl.losses import (
+    all_actions_loss,
+    categorical_kl,
+    elimination_loss,
+    entropy,
+    ppo_loss,
+    reference_kl,
+    value_loss,
+)
 
 LN2 = math.log(2.0)
 
@@ -42,6 +51,57 @@ def test_equal_rewards_have_no_gradient() -> None:
     all_actions_loss(logits, torch.ones(3, dtype=torch.float64)).backward()
     assert logits.grad is not None
     assert float(logits.grad.abs().max()) < 1e-12
+
+
+def test_elimination_by_hand() -> None:
+    # Rewards 1, 0, 1/2. First before second, 1/3, earns 1; first before third, 1/6, and third before second, 5/7, earn
+    # 1/2 each: 1/3 + 1/12 + 5/14 = 65/84 of at most 2.
+    logits, rewards = logs(1, 2, 5).requires_grad_(), tensor([1.0, 0.0, 0.5], dtype=torch.float64)
+    loss = elimination_loss(logits, rewards)
+    assert float(loss.detach()) == pytest.approx(-65 / 168)
+    loss.backward()
+    # sigmoid' = p (1 - p): 2/9, 5/36 and 10/49. The first one's logit counts in two pairs, for it in both.
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx([-(2 / 9 + 5 / 72) / 2, (2 / 9 + 5 / 49) / 2, (5 / 72 - 5 / 49) / 2])
+
+
+@pytest.mark.parametrize("positive", [0, 3])
+def test_the_return_is_that_of_every_elimination_by_its_probability(positive: int) -> None:
+    """Of all 24 orders of four candidates: the negatives that go before the positive, of three."""
+    weights = (1.0, 2.0, 5.0, 0.5)
+    expected = total = 0.0
+    for order in permutations(range(4)):
+        probability, left = 1.0, sum(weights)
+        for k in order:
+            probability, left = probability * weights[k] / left, left - weights[k]
+        total += probability
+        expected += probability * order.index(positive) / 3
+    assert total == pytest.approx(1.0)
+    rewards = torch.tensor([float(k != positive) for k in range(4)], dtype=torch.float64)
+    assert -float(elimination_loss(logs(*weights), rewards)) == pytest.approx(expected)
+    assert -float(elimination_loss(logs(1, 1, 1, 1), rewards)) == pytest.approx(0.5)
+
+
+def test_a_list_of_equal_rewards_returns_nothing_and_has_no_gradient() -> None:
+    logits = logs(1, 2, 5).requires_grad_()
+    loss = elimination_loss(logits, torch.ones(3, dtype=torch.float64))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert logits.grad is not None
+    assert float(logits.grad.abs().max()) == 0.0
+
+
+def test_a_long_list_still_teaches_where_one_exclusion_hardly_does() -> None:
+    """Twenty candidates that are as likely as each other: the positive's logit has 0.0475 of gradient, or 0.25."""
+    rewards = torch.ones(20, dtype=torch.float64)
+    rewards[7] = 0.0
+    found = []
+    for loss in (all_actions_loss, elimination_loss):
+        logits = torch.zeros(20, dtype=torch.float64, requires_grad=True)
+        loss(logits, rewards).backward()
+        assert logits.grad is not None
+        found.append(float(logits.grad[7]))
+    assert found == pytest.approx([0.05 * 0.95, 0.25])
 
 
 def test_categorical_kl_by_hand() -> None:

@@ -97,10 +97,7 @@ class RunConfig(Section):
                     "leave it out, or set train.credit = 'trajectory' or 'gigpo'"
                 )
         elif train.algorithm == "all_actions":
-            raise ValueError(
-                f"train.credit = '{train.credit}' is for sampled replies, and train.algorithm = 'all_actions' samples "
-                "none: set train.credit = 'turn', or train.algorithm = 'grpo'"
-            )
+            self._expected_credit_fits()
         elif train.states == "subsets":
             raise ValueError(
                 f"train.credit = '{train.credit}' needs the turns of whole eliminations: set train.states = "
@@ -119,6 +116,30 @@ class RunConfig(Section):
         if train.step_weight != 1 and train.credit != "gigpo":
             raise ValueError("train.step_weight is for train.credit = 'gigpo': leave it out, or set that credit")
         return self
+
+    def _expected_credit_fits(self) -> None:
+        """Whether all_actions can give the credit that is asked for, which is not that of a turn alone."""
+        train = self.train
+        if train.credit != "trajectory":
+            raise ValueError(
+                f"train.credit = '{train.credit}' is for sampled replies, and train.algorithm = 'all_actions' samples "
+                "none: set train.credit = 'turn' or 'trajectory', or train.algorithm = 'grpo'"
+            )
+        if self.ranker.kind == "direct":
+            raise ValueError(
+                "train.credit = 'trajectory' is of eliminations, and ranker.kind = 'direct' has none: set "
+                "train.credit = 'turn'"
+            )
+        if train.scale_rewards:
+            raise ValueError(
+                "train.scale_rewards divides the rewards of a turn, and with train.credit = 'trajectory' a list's "
+                "return is a share already: leave it out"
+            )
+        if train.turn_gamma != 1:
+            raise ValueError(
+                "train.turn_gamma discounts turns that are gone through, and train.algorithm = 'all_actions' goes "
+                "through none: leave it out"
+            )
 
     @model_validator(mode="after")
     def _reward_fits(self) -> RunConfig:

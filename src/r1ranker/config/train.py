@@ -41,10 +41,11 @@ class TrainConfig(Section):
     the beginning of a random one. on_policy: those that are left in the turns of a whole elimination by the model as it
     is, at most states_per_example of them."""
     credit: Credit = "turn"
-    """turn: an exclusion by its own reward. With states = "on_policy" also by the rewards of the following turns:
-    trajectory, and gigpo, which compares whole eliminations and those of their turns that have the same left."""
+    """turn: an exclusion by its own reward. trajectory: by those of the following turns too, which all_actions knows
+    without going through them; sampled replies need states = "on_policy". gigpo, for sampled replies: compares whole
+    eliminations and those of their turns that have the same left."""
     turn_gamma: float = Field(1.0, ge=0, le=1)
-    """For trajectory and gigpo: the discount from one turn of an elimination to the next."""
+    """For trajectory and gigpo with sampled replies: the discount from one turn of an elimination to the next."""
     step_weight: float = Field(1.0, ge=0)
     """For gigpo: what the comparison of turns weighs beside that of whole eliminations."""
     group_size: int = Field(1, ge=1)

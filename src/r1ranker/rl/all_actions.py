@@ -1,6 +1,7 @@
 """The all-actions policy gradient without thinking: every candidate's reward counts, none is sampled.
 
-An IRanker's action is an exclusion. A DRanker's is the next line of its list, and earns what that adds to nDCG@20.
+An IRanker's action is an exclusion, which is judged by its own reward or (`credit = "trajectory"`) by what the whole
+elimination is expected to return. A DRanker's is the next line of its list, and earns what that adds to nDCG@20.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from r1ranker.llm.packing import Pack
 from r1ranker.llm.tree import grow_trees, tree_size
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rewards import exclusion_values, listing_values
-from r1ranker.rl.losses import all_actions_loss, categorical_kl, entropy
+from r1ranker.rl.losses import all_actions_loss, categorical_kl, elimination_loss, entropy
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy, split_by_tokens
 from r1ranker.rl.states import State, request_of
@@ -73,13 +74,18 @@ class AllActions:
             values = self._values(state)
             rewards = torch.tensor(values, device=scores.device) * self.config.reward.answer
             expected = -all_actions_loss(scores, rewards)
+            told = {"reward": float(expected.detach()), "reward_uniform": float(rewards.mean())}
+            if train.credit == "trajectory":
+                learned = -elimination_loss(scores, rewards) * self.config.reward.answer
+                told["return"] = float(learned.detach())
+            else:
+                learned = expected / (float(rewards.std(correction=0)) or 1.0) if train.scale_rewards else expected
             spread = entropy(scores)
-            scale = float(rewards.std(correction=0)) if train.scale_rewards else 1.0
-            loss = loss - expected / (scale or 1.0) - train.entropy_coef * spread
+            loss = loss - learned - train.entropy_coef * spread
             # Chance differs from state to state: what a uniform policy earns says how far this one is above it.
             for of in ("", f"/{state.origin}") if state.origin else ("",):
-                averages.add(f"reward{of}", float(expected.detach()))
-                averages.add(f"reward_uniform{of}", float(rewards.mean()))
+                for name, value in told.items():
+                    averages.add(f"{name}{of}", value)
             averages.add("entropy", float(spread.detach()))
             averages.add("choices", len(values))
             if ref_logits is not None:

@@ -17,6 +17,23 @@ def all_actions_loss(logits: Tensor, rewards: Tensor) -> Tensor:
     return -(logits.softmax(0) * rewards).sum()
 
 
+def elimination_loss(logits: Tensor, rewards: Tensor) -> Tensor:
+    """Minus what a whole elimination by these logits is expected to return, with nothing sampled.
+
+    If each turn drew its exclusion from the softmax over the logits of those that are left (Plackett, 1975; Luce,
+    1959), i would go before j with probability sigmoid(logit_i - logit_j), whatever else is listed. That earns
+    rewards_i - rewards_j more than the other way round, where this is positive. The return is the sum over such pairs
+    as a share of the best elimination's, in [0, 1]: 1/2 for a uniform policy, and 0 where all rewards are alike.
+
+    With one positive: the expected number of negatives that are excluded before it, divided by their number.
+
+    logits, rewards: (C,), as in `all_actions_loss`.
+    """
+    gaps = (rewards[:, None] - rewards[None, :]).clamp(min=0.0)
+    before = (logits[:, None] - logits[None, :]).sigmoid()
+    return -(before * gaps).sum() / (gaps.sum() or 1.0)
+
+
 def categorical_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
     """KL(policy || reference) over the choices of a state, exact, in nats."""
     logp, logq = logits.log_softmax(0), ref_logits.log_softmax(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,6 +23,13 @@ from r1ranker.rl.warmup import WARMUP, warmup_learner, warmup_settings
 from r1ranker.types import RankingExample
 
 Show = Callable[[str, int], AbstractContextManager[OnStep]]
+
+
+def _stream_seed(config: RunConfig) -> int:
+    """A run that goes on from an adapter draws other states than the run before it, whose seed may be the same."""
+    if config.model.adapter is None:
+        return config.seed
+    return random.Random(f"{config.seed}/goes on").getrandbits(32)
 
 
 def _draw(config: RunConfig) -> Draw:
@@ -89,15 +97,16 @@ class Trainer:
             self.examples,
             per_step=train.states_per_step // (train.states_per_example if on_policy else 1),
             draw=_draw(config),
-            seed=config.seed,
+            seed=_stream_seed(config),
             per_example=1 if on_policy else train.states_per_example,
             origins=self.origins,
             balanced=config.data.mix == "balanced",
             weights=config.data.weights,
         )
-        if on_policy and train.credit == "turn" and isinstance(self.ranker, IRanker):
+        reached = train.credit == "turn" or train.algorithm == "all_actions"
+        if on_policy and reached and isinstance(self.ranker, IRanker):
             return ReachedStates(stream, self.ranker, self.policy.llm, config)
-        return stream  # another credit takes each example's first state, and eliminates by itself
+        return stream  # replies with another credit take each example's first state, and eliminate by themselves
 
     def _warmup(self) -> Loop | None:
         warmup = self.config.warmup
