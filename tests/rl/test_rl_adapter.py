@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1ranker.config import ModelConfig, RankerConfig, parse_config
+from r1ranker.config import ModelConfig, RankerConfig, RunConfig, parse_config
 from r1ranker.errors import AssetError, ConfigError
 from r1ranker.llm.packing import Pack
 from r1ranker.modelfolder import save_ranker
 from r1ranker.rl.policy import Policy
+from r1ranker.rl.trainer import Trainer
+from r1ranker.types import RankingExample
 
 pytest.importorskip("peft")
 
@@ -59,6 +61,26 @@ def test_it_begins_where_the_adapter_ended(trained: tuple[Policy, Path], tiny_fo
     again, new = load(tiny_folder, folder), load(tiny_folder, None)
     torch.testing.assert_close(logprobs(again), logprobs(first), atol=1e-5, rtol=0)
     assert (logprobs(new) - logprobs(first)).abs().max() > 0.01
+
+
+def test_it_draws_other_states_than_the_run_before_it(
+    trained: tuple[Policy, Path],
+    tiny_folder: Path,
+    recipe: Callable[..., RunConfig],
+    make_example: Callable[..., RankingExample],
+    tmp_path: Path,
+) -> None:
+    examples = [make_example(3, id=f"e{k}") for k in range(40)]
+    drawn = []
+    for adapter in (None, trained[1]):
+        settings = {"path": str(tiny_folder), **LORA, **({"adapter": str(adapter)} if adapter else {})}
+        config = recipe(model=settings, states_per_step=8)
+        for _ in range(2):
+            trainer = Trainer(config, load(tiny_folder, adapter), examples, tmp_path)
+            drawn.append([s.example.id for s in trainer.training.stream.at(0)])
+    assert drawn[0] == drawn[1]
+    assert drawn[2] == drawn[3]
+    assert drawn[0] != drawn[2]
 
 
 def test_its_weights_train_and_no_others(trained: tuple[Policy, Path], tiny_folder: Path) -> None:

@@ -209,6 +209,7 @@ def make_trainer(make_policy: MakePolicy, recipe: Recipe, examples: list[Ranking
 
 RUNS = {
     "all_actions": {"states_per_step": 4, "states_per_example": 2, "ranker": {"layout": "append", "sharpness": 20.0}},
+    "all_actions, trajectory": {"states_per_step": 4, "states_per_example": 2, "credit": "trajectory"},
     "gigpo": {
         "algorithm": "grpo",
         "credit": "gigpo",
@@ -239,7 +240,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(
     name: str,
 ) -> None:
     monkeypatch.setattr(Sampled, "_reward", letters_reward)
-    settings = {"thinking": name != "all_actions", **RUNS[name]}
+    settings = {"thinking": "algorithm" in RUNS[name], **RUNS[name]}
     whole = make_trainer(tmp_path / "whole", settings, steps=3)
     start = weights(whole)
     rows = whole.run()
@@ -255,9 +256,13 @@ def test_a_resumed_run_is_the_run_that_never_stopped(
         assert any(float((w - weights(whole)[n]).abs().max()) > 1e-5 for n, w in before.items())
 
 
-def test_a_step_has_the_turns_of_as_many_examples_as_fit(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, RUNS["all_actions"] | {"states_per_step": 6, "states_per_example": 3}, steps=1)
+@pytest.mark.parametrize("name", ["all_actions", "all_actions, trajectory"])
+def test_a_step_has_the_turns_of_as_many_examples_as_fit(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, name: str
+) -> None:
+    trainer = make_trainer(tmp_path, RUNS[name] | {"states_per_step": 6, "states_per_example": 3}, steps=1)
     states = trainer.training.stream.at(0)
+    assert any(s.excluded for s in states)  # turns that were reached, not random subsets
     assert len({s.example.id for s in states}) == 2
     assert 2 <= len(states) <= 6
     trainer.policy.llm.weights_changed()
