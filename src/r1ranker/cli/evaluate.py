@@ -46,7 +46,11 @@ def evaluate(
     thoughts: options.Thoughts = None,
     first_stage: Annotated[
         str | None,
-        typer.Option("--first-stage", metavar="BASELINE", help="Hand lists over as it ranks them, and tell the model."),
+        typer.Option(
+            "--first-stage",
+            metavar="BASELINE",
+            help="Hand lists over as it ranks them; tell the model, or use --fusion.",
+        ),
     ] = None,
     limit: Annotated[
         int | None,

@@ -49,7 +49,10 @@ def rank(
     ] = None,
     presorted: Annotated[
         bool,
-        typer.Option("--presorted", help="The --doc stand as an earlier ranking has them, best first: tell the model."),
+        typer.Option(
+            "--presorted",
+            help="The --doc stand as an earlier ranking has them, best first: tell the model, or use --fusion.",
+        ),
     ] = False,
     model: options.Model = options.DEFAULT_MODEL,
     kind: options.Kind = None,
