@@ -61,7 +61,7 @@ class MetricsLog:
         from r1ranker.errors import MissingExtraError
         from r1ranker.plotting import plot_curve
 
-        parts = ("reward", "reward_uniform", "answer_reward", "coverage_reward", "format_reward")
+        parts = ("reward", "reward_uniform", "return", "answer_reward", "coverage_reward", "format_reward")
         names = [name for name in parts if any(row.get(name) for row in self.rows)]
         if not names:
             return False
