@@ -434,6 +434,17 @@ def test_the_log_goes_on_after_the_steps_it_keeps(tmp_path: Path) -> None:
     assert rewards == [(1, 0.1), (2, 0.2), (3, 0.9)]
 
 
+def test_the_curve_shows_the_return_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[str]] = []
+    monkeypatch.setattr("r1ranker.plotting.plot_curve", lambda _steps, series, _path, **_: drawn.append(list(series)))
+    for name, row in (("turn", {}), ("trajectory", {"return": 0.6, "return/rec-movie": 0.6})):
+        log = MetricsLog(tmp_path / name)
+        log.write({"step": 1, "reward": 0.9, "reward_uniform": 0.8, **row})
+        assert log.plot(tmp_path / "reward.png", "a title")
+        log.close()
+    assert drawn == [["reward", "reward_uniform"], ["reward", "reward_uniform", "return"]]
+
+
 def test_an_empty_log_draws_nothing(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path)
     assert not log.plot(tmp_path / "reward.png", "a title")
