@@ -41,6 +41,19 @@ def move(policy: Policy, size: float) -> None:
             p += size * torch.randn(p.shape, generator=generator)
 
 
+def learn(policy: Policy, learner: AllActions | Sampled, states: Sequence[State], steps: int) -> list[dict[str, float]]:
+    """Optimizer steps on all the states; what each step tells, before its update."""
+    optimizer = torch.optim.Adam(policy.parameters, lr=1e-3)
+    rows = []
+    for _ in range(steps):
+        averages = Averages()
+        optimizer.zero_grad()
+        learner.backward(states, range(len(states)), averages)
+        optimizer.step()
+        rows.append(averages.result())
+    return rows
+
+
 def count_passes(policy: Policy) -> list[int]:
     """A list that grows by the number of packs of every packed pass."""
     passes: list[int] = []
@@ -439,14 +452,7 @@ def test_the_return_of_the_elimination_is_climbed_and_told_beside_the_reward_of_
 
     policy = make_policy()
     learner = learner_of(policy, recipe(credit="trajectory", ranker={"sharpness": 4.0}))
-    optimizer = torch.optim.Adam(policy.parameters, lr=1e-3)
-    returns = []
-    for _ in range(8):
-        averages = Averages()
-        optimizer.zero_grad()
-        learner.backward(states, range(len(states)), averages)
-        optimizer.step()
-        returns.append(averages.result()["return"])
+    returns = [row["return"] for row in learn(policy, learner, states, 8)]
     assert returns[0] == pytest.approx(told["trajectory"]["return"])
     assert returns[-1] > returns[0] + 0.05
 
@@ -456,13 +462,7 @@ def test_the_entropy_bonus_flattens_the_policy(make_policy: MakePolicy, recipe: 
     for coefficient in (0.0, 5.0):
         policy = make_policy()
         learner = learner_of(policy, recipe("all_actions", entropy_coef=coefficient, ranker={"sharpness": 1.0}))
-        optimizer = torch.optim.Adam(policy.parameters, lr=1e-3)
-        for _ in range(5):
-            averages = Averages()
-            optimizer.zero_grad()
-            learner.backward(states, range(len(states)), averages)
-            optimizer.step()
-        after[coefficient] = averages.result()["entropy"]
+        after[coefficient] = learn(policy, learner, states, 5)[-1]["entropy"]
     assert after[5.0] > after[0.0] + 0.01
 
 
@@ -470,14 +470,7 @@ def test_the_kl_term_pulls_back_to_the_reference(make_policy: MakePolicy, recipe
     policy = make_policy()
     learner = learner_of(policy, recipe("all_actions", kl_coef=100.0))
     move(policy, 0.02)
-    optimizer = torch.optim.Adam(policy.parameters, lr=1e-3)
-    kls = []
-    for _ in range(8):
-        averages = Averages()
-        optimizer.zero_grad()
-        learner.backward(states, range(len(states)), averages)
-        optimizer.step()
-        kls.append(averages.result()["kl"])
+    kls = [row["kl"] for row in learn(policy, learner, states, 8)]
     assert kls[0] > 1e-3
     assert kls[-1] < 0.5 * kls[0]
 
