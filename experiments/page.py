@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,6 +27,7 @@ from r1ranker.plotting import plot_curve, plot_groups
 
 PAGE = Path("docs/experiments.md")
 RESULTS = Path("docs/results/experiments")
+_WHERE = ("machine", "versions")
 INTRODUCTION = f"""# The paper's experiments
 
 Written by `python experiments/page.py` from [JSON files]({{folder}}); `experiments/README.md` says how to run one.
@@ -189,13 +190,32 @@ def data_table(figures: Figures) -> Table:
 def repeat(figures: Figures, place: str) -> str:
     """The commands, and where and when they ran."""
     results = figures.results
-    commands = dict.fromkeys([*(told["command"] for told in results["trainings"]), results["command"]])
-    machine, versions = (
-        ", ".join(f"{key} {value}" for key, value in results[what].items()) for what in ("machine", "versions")
-    )
+    benchmarks = [*results.get("earlier", ()), results]
+    last = len(benchmarks) - 1
+    commands = dict.fromkeys(told["command"] for told in (*results["trainings"], *benchmarks))
     lines = "\n".join(f"    {command}" for command in commands)
-    where = f"Benchmark at commit {results['commit']}, {results['date']}; {machine}; {versions}."
-    return f"To repeat it:\n\n{lines}\n\n{where} [Values of every query]({place}/{results['name']}.json)."
+    texts = [f"To repeat it:\n\n{lines}"]
+    for k, told in enumerate(benchmarks):
+        machine, versions = (", ".join(f"{key} {value}" for key, value in told[what].items()) for what in _WHERE)
+        cells = [cell for cell in results["cells"] if cell.get("earlier", last) == k]
+        which = "" if last == 0 else f" of {_told_cells(cells, figures)}"
+        texts.append(f"Benchmark{which} at commit {told['commit']}, {told['date']}; {machine}; {versions}.")
+    return "\n\n".join(texts) + f" [Values of every query]({place}/{results['name']}.json)."
+
+
+def _told_cells(cells: Sequence[Mapping[str, Any]], figures: Figures) -> str:
+    """Which rows and data sets cells are of, as a text: rows that ran on the same data sets stand together."""
+    by_row: dict[str, list[str]] = {}
+    for cell in cells:
+        seed = "" if cell["seed"] is None else f" (seed {cell['seed']})"
+        by_row.setdefault(f"{cell['row']}{seed}", []).append(cell["dataset"])
+    by_datasets: dict[tuple[str, ...], list[str]] = {}
+    for row, datasets in by_row.items():
+        by_datasets.setdefault(tuple(datasets), []).append(row)
+    return "; ".join(
+        f"{', '.join(rows)} on {'all data sets' if datasets == figures.datasets else ', '.join(datasets)}"
+        for datasets, rows in by_datasets.items()
+    )
 
 
 def draw(figures: Figures, folder: Path) -> list[str]:

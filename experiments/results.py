@@ -12,14 +12,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from kept import NOTHING, Kept, known_baselines, only_unknown
 from plan import BANK, HERE, RUN, Plan
 from r1ranker.benchmark.config import BenchConfig, RowConfig
+from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.benchmark.report import SHOWN, BenchReport
 from r1ranker.benchmark.run import Watch, load_datasets, run_bench
 from r1ranker.cli.facts import machine, versions
 from r1ranker.datasets import Dataset
 from r1ranker.errors import AssetError, InputError
 from r1ranker.evaluation.harness import RANDOM
+from r1ranker.files import sha256
+from r1ranker.llm.servers import without_credentials
 from r1ranker.reranker import locate
 from r1ranker.types import Scenario
 from training import bank_file, model_of
@@ -32,17 +36,22 @@ class AtHand:
     """What of a plan can be run now.
 
     rows: the benchmark's name of a row -> the plan's, and the training's seed (None: no training is part of it).
-    missing: sentences that say what cannot.
+    missing: sentences that say what cannot. asked: the plan's name of a row -> what decides its rankings.
     """
 
     bench: BenchConfig
     datasets: list[Dataset]
     rows: dict[str, tuple[str, int | None]]
     missing: list[str] = field(default_factory=list)
+    asked: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def data_at_hand(
-    plan: Plan, sources: Mapping[str, str], limit: int | None = None, chosen: Collection[str] | None = None
+    plan: Plan,
+    sources: Mapping[str, str],
+    limit: int | None = None,
+    chosen: Collection[str] | None = None,
+    kept: Kept = NOTHING,
 ) -> AtHand:
     """The plan's benchmark on those of its data sets that can be built; its rows are still the plan's.
 
@@ -60,6 +69,7 @@ def data_at_hand(
             found += load_datasets(bench.model_copy(update={"data": data.model_copy(update=_only(name))}))
         except (AssetError, InputError) as error:
             missing.append(f"{name}: {error}")
+    missing = [text for text in missing if text.partition(":")[0] not in kept.data]
     names = tuple(dataset.name for dataset in found)
     variants = {name: variant for name, variant in data.variants.items() if variant.of in names}
     changed: dict[str, Any] = {
@@ -75,8 +85,13 @@ def _only(name: str) -> dict[str, Any]:
     return {"names": (name,), "variants": {}}
 
 
-def resolve_rows(plan: Plan, hand: AtHand, out: Path) -> None:
-    """Put the rows that can be run in place of the plan's: one for each seed where a training is part of it."""
+def resolve_rows(plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING) -> None:
+    """Put the rows that can be run in place of the plan's: one for each seed where a training is part of it.
+
+    Of what is kept there is nothing to run.
+    Raises ConfigError where what is kept was of other lists, or of rows that were asked in another way.
+    """
+    kept.check_lists(hand.datasets)
     rows: list[RowConfig] = []
     for row in plan.bench.rows:
         name = row.name or ""
@@ -92,11 +107,38 @@ def resolve_rows(plan: Plan, hand: AtHand, out: Path) -> None:
             if all(model_of(out, training.name, seed) for training in needed):
                 rows.append(_with_seed(row, seed, out))
                 hand.rows[rows[-1].name or ""] = (name, seed)
-            else:
+            elif not any(kept.queries(plan.shown_as(name), dataset.name, seed) for dataset in hand.datasets):
                 lacking.append(seed)
         if lacking:
             hand.missing.append(f"{name}: of {told_seeds(lacking)}")
-    hand.bench = hand.bench.model_copy(update={"rows": tuple(rows)})
+    ran = {hand.rows.get(row.name or "", (row.name, None))[0] for row in rows}
+    hand.asked = {row.name or "": _asked(row) for row in plan.bench.rows if row.name in ran}
+    kept.check_asked(hand.asked)
+    shown = {row.name or "": _place(plan, hand, row.name or "") for row in rows}
+    asked_for = {d.name: min(len(d.test), hand.bench.limit or len(d.test)) for d in hand.datasets}
+    changed: dict[str, Any] = {"rows": tuple(only_unknown(rows, shown, asked_for, kept))}
+    if known_baselines(hand.bench.baselines, asked_for, kept):
+        changed["baselines"] = ()
+    hand.bench = hand.bench.model_copy(update=changed)
+
+
+def _place(plan: Plan, hand: AtHand, name: str) -> tuple[str, int | None]:
+    """The row of tables that a row of the benchmark is of, and its training's seed."""
+    row, seed = hand.rows.get(name, (name, None))
+    return plan.shown_as(row), seed
+
+
+def _asked(row: RowConfig) -> dict[str, Any]:
+    """What decides a row's rankings but its lists and its training: the settings, and the model's fingerprint."""
+    told: dict[str, Any] = row.model_dump(mode="json", exclude={"name", "datasets", "limit"}, exclude_defaults=True)
+    if row.model is not None and not row.model.startswith(RUN):
+        place, _ = locate(row.model)
+        if isinstance(place, Path):
+            told["model"] = (sha256(place) if place.is_file() else model_fingerprint(place))[:16]
+        else:
+            told["model"] = without_credentials(place)
+    plain: dict[str, Any] = without_absolute_paths(told)
+    return plain
 
 
 def told_seeds(seeds: Sequence[int]) -> str:
@@ -137,10 +179,10 @@ def results_of(
     """
     cells = []
     for cell in report.cells:
-        row, seed = hand.rows.get(cell.name, (cell.name, None))
+        row, seed = _place(plan, hand, cell.name)
         cells.append(
             {
-                "row": plan.shown_as(row),
+                "row": row,
                 "dataset": cell.dataset,
                 "seed": seed,
                 "values": {m: [round(value, 4) for value in cell.per_query[m]] for m in SHOWN},
@@ -160,6 +202,7 @@ def results_of(
         "missing": [*hand.missing, *report.facts.get("failed", ()), *report.facts.get("notes", ())],
         "quoted": plan.bench.quoted,
         "trainings": list(trainings),
+        "asked": hand.asked,
         **facts,
         "cells": cells,
     }

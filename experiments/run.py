@@ -5,6 +5,11 @@
 
 Run the same command again after a stop: trainings and the benchmark go on where they were. What is missing, such as a
 seed that was not trained or a data set without its files, is told in the JSON and on the page.
+
+    python experiments/run.py ablations --only three-ppo --seeds 1 --limit 32 --add
+
+adds to the values that the JSON file holds: what it has of as many lists is neither trained nor ranked again, so that
+trainings can be made on several machines, or more lists ranked of some data sets.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from kept import NOTHING, Kept, load_kept, merged
 from plan import Plan, Training, find_plan, load_plan
 from r1ranker.cli.bench import Watching
 from r1ranker.cli.console import loading, quiet, say
@@ -23,7 +29,18 @@ from r1ranker.config import RunConfig
 from r1ranker.errors import AssetError, ConfigError, InputError, R1RankerError
 from r1ranker.files import write_atomic
 from results import AtHand, as_text, data_at_hand, provenance, resolve_rows, results_of, run, told_seeds
-from training import about, check_held_out, check_settings, config_of, folder_of, model_of, progress, record_bank, train
+from training import (
+    about,
+    check_held_out,
+    check_settings,
+    config_of,
+    folder_of,
+    model_of,
+    progress,
+    record_bank,
+    settings_of,
+    train,
+)
 
 OUT = Path("runs/experiments")
 RESULTS = Path("docs/results/experiments")
@@ -53,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", help="train with these seeds of the plan's alone")
     parser.add_argument("--data", action="append", metavar="NAME", help="compare on this one alone; repeat it for more")
     parser.add_argument("--limit", type=int, help="test queries of each data set, in place of the plan's")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what the JSON file holds, and measure only what it lacks"
+    )
     parser.add_argument("--source", action="append", default=[], metavar="NAME=DIR", help="a data set's raw files")
     parser.add_argument("--out", type=Path, default=OUT, help="the folder of trainings and caches")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the JSON file")
@@ -68,20 +88,24 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     _check_choice("--data", args.data or [], plan.bench.data.names)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: give at least one query, or leave it out")
+    kept = load_kept(args.results / f"{plan.name}.json", plan) if args.add else NOTHING
     sources = _sources(args.source)
     facts = provenance(arguments)
     configs = [(t, config_of(t, seed, path.parent, sources, args.out)) for t in plan.trainings for seed in t.seeds]
     _check_sources(sources, {*plan.bench.data.names, *(name for _, config in configs for name in config.data.names)})
+    kept.check_trainings({(t.name, config.seed): settings_of(t, config) for t, config in configs})
     for training, config in configs:
         check_settings(config, folder_of(args.out, training.name, config.seed))
     with loading():
-        hand = data_at_hand(plan, sources, args.limit, args.data)
+        hand = data_at_hand(plan, sources, args.limit, args.data, kept)
     if not hand.datasets:
         raise ConfigError(f"none of the plan's data sets is at hand ({'; '.join(hand.missing)})")
     wanted = [
         (training, config)
         for training, config in configs
-        if (not args.only or training.name in args.only) and (not args.seeds or config.seed in args.seeds)
+        if (not args.only or training.name in args.only)
+        and (not args.seeds or config.seed in args.seeds)
+        and (training.name, config.seed) not in kept.trainings
     ]
     _check_held_out(configs, wanted, hand, args.out)
     for training, config in wanted:
@@ -96,11 +120,11 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         folder = folder_of(args.out, training.name, config.seed)
         if model_of(args.out, training.name, config.seed):
             trainings.append(about(training, config, folder))
-        else:
+        elif (training.name, config.seed) not in kept.trainings:
             unfinished.setdefault((training.name, progress(config, folder)), []).append(config.seed)
     hand.missing += [f"training {name}, {told_seeds(seeds)}: {text}" for (name, text), seeds in unfinished.items()]
-    resolve_rows(plan, hand, args.out)
-    _benchmark(plan, hand, args, trainings, facts)
+    resolve_rows(plan, hand, args.out, kept)
+    _benchmark(plan, hand, args, trainings, facts, kept)
 
 
 def _check_held_out(configs: Sequence[Planned], wanted: Sequence[Planned], hand: AtHand, out: Path) -> None:
@@ -120,7 +144,12 @@ def _check_held_out(configs: Sequence[Planned], wanted: Sequence[Planned], hand:
 
 
 def _benchmark(
-    plan: Plan, hand: AtHand, args: argparse.Namespace, trainings: list[dict[str, object]], facts: dict[str, object]
+    plan: Plan,
+    hand: AtHand,
+    args: argparse.Namespace,
+    trainings: list[dict[str, object]],
+    facts: dict[str, object],
+    kept: Kept,
 ) -> None:
     watch = Watching()
     with loading():
@@ -129,7 +158,7 @@ def _benchmark(
         finally:
             watch.stop()
     file = args.results / f"{plan.name}.json"
-    write_atomic(file, as_text(results_of(plan, hand, report, trainings, facts)))
+    write_atomic(file, as_text(merged(results_of(plan, hand, report, trainings, facts), kept, plan)))
     for text in hand.missing:
         say(f"missing: {text}")
     print(file)

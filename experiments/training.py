@@ -102,15 +102,22 @@ def about(training: Training, config: RunConfig, folder: Path) -> dict[str, Any]
     return {
         "name": training.name,
         "seed": config.seed,
+        **settings_of(training, config),
+        "seconds": round(sum(row.get("seconds", 0.0) for row in every)),
+        "tokens": round(sum(row.get("tokens", 0.0) for row in every)),
+        "curve": curve(rows, config.train.steps),
+        **json.loads((folder / DONE).read_text(encoding="utf-8")),
+    }
+
+
+def settings_of(training: Training, config: RunConfig) -> dict[str, Any]:
+    """What is told of a training's settings."""
+    return {
         "recipe": training.recipe,
         "set": list(training.set),
         **({"after": training.after} if training.after else {}),
         "data": list(config.data.names),
         "steps": config.train.steps,
-        "seconds": round(sum(row.get("seconds", 0.0) for row in every)),
-        "tokens": round(sum(row.get("tokens", 0.0) for row in every)),
-        "curve": curve(rows, config.train.steps),
-        **json.loads((folder / DONE).read_text(encoding="utf-8")),
     }
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import run
+from r1ranker.benchmark.contenders import ModelRow
+from r1ranker.benchmark.fingerprints import model_fingerprint
+from r1ranker.rl.loop import Loop
 
 RECIPE = """
 [model]
@@ -116,3 +121,23 @@ def finished(one_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off
     shutil.copytree(one_run, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The steps that are taken and the lists that are ranked by a model, in turn."""
+    done: list[str] = []
+    step, rank = Loop.take_step, ModelRow.rank
+
+    def stepped(self: Loop, number: int) -> dict[str, float]:
+        done.append(f"step {number + 1} of seed {self.config.seed}")
+        return step(self, number)
+
+    def ranked(self: ModelRow, dataset: Any, examples: Any, *rest: Any) -> Any:
+        done.append(f"{self.name}: {len(examples)}")
+        return rank(self, dataset, examples, *rest)
+
+    monkeypatch.setattr(Loop, "take_step", stepped)
+    monkeypatch.setattr(ModelRow, "rank", ranked)
+    yield done
+    model_fingerprint.cache_clear()

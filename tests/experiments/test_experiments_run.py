@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import run
 import training
 from figures import Figures
 from r1ranker.benchmark.contenders import ModelRow
-from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.errors import AssetError
 from r1ranker.rl.loop import Loop
 from results import as_text, without_absolute_paths
@@ -39,26 +37,6 @@ def add_training(name: str, setting: str) -> None:
     """A second training to the plan, with one seed."""
     table = f"[[trainings]]\nname = '{name}'\nrecipe = 'recipe.toml'\nseeds = [0]\nset = ['{setting}']\n"
     change(Path("plan.toml"), "[bench]", f"{table}\n[bench]")
-
-
-@pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The steps that are taken and the lists that are ranked by a model, in turn."""
-    done: list[str] = []
-    step, rank = Loop.take_step, ModelRow.rank
-
-    def stepped(self: Loop, number: int) -> dict[str, float]:
-        done.append(f"step {number + 1} of seed {self.config.seed}")
-        return step(self, number)
-
-    def ranked(self: ModelRow, dataset: Any, examples: Any, *rest: Any) -> Any:
-        done.append(f"{self.name}: {len(examples)}")
-        return rank(self, dataset, examples, *rest)
-
-    monkeypatch.setattr(Loop, "take_step", stepped)
-    monkeypatch.setattr(ModelRow, "rank", ranked)
-    yield done
-    model_fingerprint.cache_clear()
 
 
 @pytest.mark.usefixtures("finished")

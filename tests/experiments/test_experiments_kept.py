@@ -1,0 +1,188 @@
+"""What `--add` keeps of a JSON file, what it measures, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import page
+import run
+from figures import Figures
+from kept import Kept, load_kept, merged, only_unknown
+from plan import load_plan
+from r1ranker.benchmark.config import RowConfig
+from r1ranker.errors import ConfigError
+
+RESULTS = Path("docs/results/experiments/tiny.json")
+ELSEWHERE = ["--add", "--out", "elsewhere"]
+
+
+def results() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return found
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def cell(row: str, values: list[float], dataset: str = "d", seed: int | None = None, **more: Any) -> dict[str, Any]:
+    return {"row": row, "dataset": dataset, "seed": seed, "values": {"MRR": values}, **more}
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_the_file_has_is_neither_trained_nor_ranked_again_on_another_machine(work: list[str]) -> None:
+    before = RESULTS.read_text(encoding="utf-8")
+    shutil.rmtree("runs")
+    assert run.main(["plan.toml", *ELSEWHERE]) == 0
+    assert work == []
+    found, old = results(), json.loads(before)
+    assert [text.partition(":")[0] for text in found.pop("missing")] == ["rec-music", "elsewhere"]
+    del old["missing"]  # the music was looked for elsewhere
+    assert found == old
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_seeds_of_two_machines_come_together(work: list[str]) -> None:
+    assert run.main(["plan.toml", "--seeds", "0", "--out", "here"]) == 0
+    one = results()
+    work.clear()
+    assert run.main(["plan.toml", "--seeds", "1", *ELSEWHERE]) == 0
+    assert work == ["step 1 of seed 1", "step 2 of seed 1", "trained (seed 1): 4"]
+    both = results()
+    assert [(told["name"], told["seed"]) for told in both["trainings"]] == [("learner", 0), ("learner", 1)]
+    assert [(c["row"], c["seed"], c.get("earlier")) for c in both["cells"]] == [
+        ("random", None, 0),
+        ("bm25", None, 0),
+        ("base", None, 0),
+        ("trained", 0, 0),
+        ("trained", 1, None),
+    ]
+    assert [{**c, "earlier": 0} for c in one["cells"]] == both["cells"][:4]
+    assert both["earlier"] == [{key: one[key] for key in ("command", "commit", "date", "machine", "versions")}]
+    assert both["command"].endswith("plan.toml --seeds 1 --add --out elsewhere")
+    assert not any("seed" in text for text in both["missing"])
+    told = page.repeat(Figures(both), "place")
+    assert "Benchmark of random, bm25, base, trained (seed 0) on all data sets at commit" in told
+    assert "Benchmark of trained (seed 1) on all data sets at commit" in told
+    assert told.count("\n    python experiments/run.py") == 2
+    # A third run has nothing to do, and is not told.
+    work.clear()
+    assert run.main(["plan.toml", *ELSEWHERE]) == 0
+    assert work == []
+    assert {**results(), "missing": []} == {**both, "missing": []}
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_more_lists_take_the_place_of_fewer_and_fewer_of_none(work: list[str]) -> None:
+    assert run.main(["plan.toml", "--seeds", "0", "--limit", "2"]) == 0
+    work.clear()
+    assert run.main(["plan.toml", "--seeds", "0", "--limit", "3", "--add"]) == 0
+    assert work == ["base: 3", "trained (seed 0): 3"]
+    found = results()
+    assert found["data"]["lists.jsonl"]["test queries"] == "3 of 4"
+    assert {len(c["values"]["MRR"]) for c in found["cells"]} == {3}
+    assert "earlier" not in found
+    work.clear()
+    assert run.main(["plan.toml", "--seeds", "0", "--limit", "1", "--add"]) == 0
+    assert work == []
+    assert results() == found
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_data_set_that_is_left_out_is_kept(work: list[str]) -> None:
+    shutil.copyfile("lists.jsonl", "more.jsonl")
+    change(Path("more.jsonl"), "question", "riddle")
+    change(Path("plan.toml"), '"lists.jsonl", "rec-music"', '"lists.jsonl", "more.jsonl", "rec-music"')
+    old = results()
+    shutil.rmtree("runs")
+    assert run.main(["plan.toml", "--data", "more.jsonl", *ELSEWHERE]) == 0
+    assert work == ["base: 8"]
+    found = results()
+    assert found["datasets"] == ["lists.jsonl", "more.jsonl"]
+    assert [{**c, "earlier": 0} for c in old["cells"]] == [c for c in found["cells"] if c["dataset"] == "lists.jsonl"]
+    assert [c["row"] for c in found["cells"] if c["dataset"] == "more.jsonl"] == ["random", "bm25", "base"]
+    assert not any(text.startswith("lists.jsonl") for text in found["missing"])
+    assert "trained: of seeds 0, 1" in found["missing"]  # on the new lists
+
+
+@pytest.mark.usefixtures("finished")
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("lists.jsonl", "answer 0 to 1", "another answer", "of other lists of 'lists.jsonl'"),
+        ("recipe.toml", "steps = 2\n", "steps = 3\n", "'learner' had steps = 2, and has 3 now"),
+        ("plan.toml", "seeds = [0, 1]", "seeds = [1]", "the training 'learner', seed 0, and the plan has not"),
+        ("plan.toml", "thinking = false", "thinking = true", "the row 'base' was another one"),
+        ("plan.toml", 'name = "trained"', 'name = "learnt"', "has the row 'trained', and the plan has not"),
+        (str(RESULTS), '"cells"', '"sells"', "is no experiment's results"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(
+    file: str, old: str, new: str, said: str, work: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(Path(file), old, new)
+    before = RESULTS.read_text(encoding="utf-8")
+    assert run.main(["plan.toml", *ELSEWHERE]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in error
+    assert "--add" in error
+    assert work == []
+    assert RESULTS.read_text(encoding="utf-8") == before
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_seeds_are_not_averaged_over_different_lists(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.main(["plan.toml", "--seeds", "0", "--limit", "2", "--out", "here"]) == 0
+    work.clear()
+    assert run.main(["plan.toml", "--seeds", "1", "--limit", "3", *ELSEWHERE]) == 1
+    assert "seeds of 'trained' would have ranked 2 and 3 lists of 'lists.jsonl'" in capsys.readouterr().err
+    assert [text for text in work if "step" not in text] == []  # told before anything is ranked
+
+
+def test_without_a_file_there_is_nothing_to_keep(plan_file: Path) -> None:
+    assert load_kept(Path("no.json"), load_plan(plan_file)) == Kept()
+
+
+def test_rows_go_where_lists_are_missing() -> None:
+    rows = [RowConfig(name="a", model="m"), RowConfig(name="b", model="m", datasets=("y*",), limit=2)]
+    cells = {("a", "x", None): cell("a", [1.0, 1.0], "x"), ("b", "y", None): cell("b", [1.0, 1.0], "y")}
+    shown: dict[str, tuple[str, int | None]] = {"a": ("a", None), "b": ("b", None)}
+    (found,) = only_unknown(rows, shown, {"x": 2, "y": 5}, Kept(cells=cells))
+    assert (found.name, found.datasets) == ("a", ("y",))
+    (more, _) = only_unknown(rows, shown, {"x": 3, "y": 5, "yy": 1}, Kept(cells=cells))
+    assert more.datasets == ("x", "y", "yy")
+    with pytest.raises(ConfigError, match="ranked 2 and 3 lists of 'x'"):
+        only_unknown(rows[:1], {"a": ("t", 0)}, {"x": 3}, Kept(cells={("t", "x", 1): cell("t", [0.0, 0.0], "x", 1)}))
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_benchmark_without_a_cell_left_is_forgotten(plan_file: Path) -> None:
+    def told(command: str) -> dict[str, Any]:
+        return {"command": command, "commit": "c", "date": "d", "machine": {}, "versions": {}}
+
+    cells = [cell("random", [0.5], "lists.jsonl", earlier=0), cell("base", [0.5], "lists.jsonl", earlier=1)]
+    kept = Kept(
+        cells={(c["row"], c["dataset"], c["seed"]): c for c in cells},
+        data={"lists.jsonl": {}},
+        benchmarks=[told("first"), told("second")],
+    )
+    new = {
+        "cells": [cell("base", [0.5, 1.0], "lists.jsonl")],
+        "data": {},
+        "trainings": [],
+        "asked": {},
+        **told("third"),
+    }
+    found = merged(new, kept, load_plan(plan_file))
+    assert (found["command"], [b["command"] for b in found["earlier"]]) == ("third", ["first"])
+    assert [(c["row"], c.get("earlier"), len(c["values"]["MRR"])) for c in found["cells"]] == [
+        ("random", 0, 1),
+        ("base", None, 2),
+    ]
