@@ -136,6 +136,17 @@ class Figures:
     def _shared(self, row: str, dataset: str) -> tuple[Sequence[float], Sequence[float]]:
         return _shared(self.cells[row, dataset], self.cells[self.base_of[row], dataset])
 
+    @cached_property
+    def by_seed(self) -> dict[tuple[str, int], dict[str, float]]:
+        """(row, seed) -> data set -> its MRR, of rows with two or more trainings' seeds, in the plan's order."""
+        found: dict[tuple[str, int], dict[str, float]] = {}
+        for cell in self.results["cells"]:
+            if cell["seed"] is not None:
+                found.setdefault((cell["row"], cell["seed"]), {})[cell["dataset"]] = fmean(cell["values"][MEASURE])
+        order = {row: k for k, row in enumerate(self.base_of)}
+        several = [place for place in found if sum(row == place[0] for row, _ in found) > 1]
+        return {place: found[place] for place in sorted(several, key=lambda place: (order[place[0]], place[1]))}
+
     def mean(self, row: str, measure: str) -> float | None:
         """Over data sets, each counting the same; None unless the row ran on all of them."""
         cells = [self.cells.get((row, dataset)) for dataset in self.datasets]

@@ -75,6 +75,8 @@ def section(figures: Figures, place: str, pictures: Sequence[str]) -> str:
     results = figures.results
     parts = [f"## {results['title']}", results["question"]]
     parts += [table(*main_table(figures)), table(*gain_table(figures))]
+    if figures.by_seed:
+        parts += ["Of these, seed by seed:", table(*seed_table(figures))]
     if results["quoted"] and (quoted := quoted_table(figures)):
         parts += [
             f"Quoted from the paper ({SOURCE}), not measured here: MRR on the authors' own samples of the data in the "
@@ -136,6 +138,17 @@ def gain_table(figures: Figures) -> Table:
         rows.append([row, against, *compared, *spans, f"{tokens:,.0f}" if tokens else "-", *told])
     compared_columns = ("compared with", "mean gain", "above", "significantly better", "significantly worse")
     return ["row", *compared_columns, "seeds", "queries", "tokens", *(f"mean {measure}" for measure in SHOWN)], rows
+
+
+def seed_table(figures: Figures) -> Table:
+    """The MRR of every seed of rows with several, and its mean over the data sets."""
+
+    def shown(row: str, seed: int, of: Mapping[str, float]) -> list[str]:
+        cells = [f"{of[dataset]:.3f}" if dataset in of else "-" for dataset in figures.datasets]
+        return [row, str(seed), *cells, f"{fmean(of.values()):.3f}" if "-" not in cells else "-"]
+
+    rows = [shown(row, seed, of) for (row, seed), of in figures.by_seed.items()]
+    return [MEASURE, "seed", *figures.datasets, "mean"], rows
 
 
 def _gain(gains: Gains) -> str:

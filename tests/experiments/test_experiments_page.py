@@ -89,6 +89,14 @@ def test_the_tables_of_a_part() -> None:
     assert line(text, "ours")[1:] == ["0.875 [0.750, 1.000] ± 0.177", "-"]
     assert line(text, "base")[1:] == ["0.500 [0.500, 0.500]", "0.500 [0.500, 0.500]"]
     assert "| later |" not in text
+    seeds = text[text.index("seed by seed") :]
+    assert line(seeds, "ours") == ["ours", "0", "0.750", "-", "-"]
+    assert [row[1:] for row in page.seed_table(made(datasets=["rec-movie"]))[1]] == [
+        ["0", "0.750", "0.750"],
+        ["1", "1.000", "1.000"],
+    ]
+    one = made(cells=[cell for cell in made().results["cells"] if cell["seed"] != 1])
+    assert "seed by seed" not in page.section(one, "results", [])
     gains = text[text.index("| row |") :]
     assert line(gains, "ours")[1:] == [
         *("base", "+75.0% [+50.0%, +100.0%]", "1 of 1", "0 of 1", "0 of 1", "2", "2", "4", "-", "-", "-"),
