@@ -11,6 +11,7 @@ from baseline_examples import dataset, example
 from r1ranker.baselines import BASELINES, BM25, Baseline, baseline_names, fit_baseline
 from r1ranker.baselines.recommenders import BPR, SASRec
 from r1ranker.baselines.routers import KNNRouter, LogisticRouter
+from r1ranker.baselines.trained_cross_encoder import TrainedCrossEncoder
 from r1ranker.datasets import Dataset
 from r1ranker.errors import ConfigError, InputError, MissingExtraError
 
@@ -18,10 +19,10 @@ PASSAGES = dataset("passage", (example(["a", "b"], query="a"),))
 
 
 def test_each_scenario_has_its_baselines() -> None:
-    assert baseline_names("recommendation") == ("popularity", "bm25", "embeddings", "cross-encoder", "bpr", "sasrec")
-    assert baseline_names("passage") == ("bm25", "embeddings", "cross-encoder")
-    routing = ("label-prior", "bm25", "embeddings", "cross-encoder", "knn-router", "logistic-router")
-    assert baseline_names("routing") == routing
+    texts = ("bm25", "embeddings", "cross-encoder", "trained-cross-encoder")
+    assert baseline_names("recommendation") == ("popularity", *texts, "bpr", "sasrec")
+    assert baseline_names("passage") == texts
+    assert baseline_names("routing") == ("label-prior", *texts, "knn-router", "logistic-router")
     assert list(BASELINES) == [info.name for info in BASELINES.values()]
 
 
@@ -42,11 +43,18 @@ def test_what_cannot_be_had_is_told(name: str, options: dict[str, object], messa
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("bm25", BM25), ("knn-router", KNNRouter), ("logistic-router", LogisticRouter), ("bpr", BPR), ("sasrec", SASRec)],
+    [
+        ("bm25", BM25),
+        ("trained-cross-encoder", TrainedCrossEncoder),
+        ("knn-router", KNNRouter),
+        ("logistic-router", LogisticRouter),
+        ("bpr", BPR),
+        ("sasrec", SASRec),
+    ],
 )
 def test_every_option_is_one_of_the_baseline(name: str, kind: type[Baseline]) -> None:
     parameters = inspect.signature(kind).parameters.values()
-    own = {p.name for p in parameters if p.default is not p.empty} - {"name", "seed"}
+    own = {p.name for p in parameters if p.default is not p.empty} - {"name", "seed", "model"}
     assert set(BASELINES[name].options) - {"model"} == own
 
 
@@ -69,6 +77,7 @@ def test_counts_come_from_the_data_set() -> None:
         ("sentence_transformers", "embeddings", "embeddings"),
         ("sentence_transformers", "knn-router", "embeddings"),
         ("sentence_transformers", "cross-encoder", "embeddings"),
+        ("sentence_transformers", "trained-cross-encoder", "embeddings"),
         ("sklearn.linear_model", "logistic-router", "embeddings"),
         ("cornac", "bpr", "recommenders"),
         ("cornac", "sasrec", "recommenders"),

@@ -16,7 +16,7 @@ from r1ranker.types import RankingExample, Scenario
 
 Make = Callable[[list[RankingExample]], Baseline]
 EXTRAS = {"eval": "bm25s", "embeddings": "sentence_transformers", "recommenders": "cornac"}
-SMALL = {"bpr": {"epochs": 3}, "sasrec": {"epochs": 1, "dimensions": 8}}
+SMALL = {"bpr": {"epochs": 3}, "sasrec": {"epochs": 1, "dimensions": 8}, "trained-cross-encoder": {"epochs": 1}}
 TEXTS = ["heat", "the red dog ran", "alien", "", "star wars", "heat", "never seen", "?!"]
 
 

@@ -28,10 +28,11 @@ def names(**settings: Any) -> list[str]:
     return [row.name for row in contenders(bench_of(ANY, **settings))]
 
 
-def test_all_means_those_that_need_not_be_told_a_model() -> None:
-    assert set(names(baselines=["all"])) == set(BASELINES) - {"cross-encoder"}
+def test_all_means_those_that_need_no_model_and_no_long_training() -> None:
+    every = set(BASELINES) - {"cross-encoder", "trained-cross-encoder"}
+    assert set(names(baselines=["all"])) == every
     rows = contenders(bench_of(ANY, baselines=["all", "bm25"]))
-    assert sorted(row.name for row in rows) == sorted(set(BASELINES) - {"cross-encoder"})
+    assert sorted(row.name for row in rows) == sorted(every)
     assert {row.name: row.optional for row in rows}["bm25"] is False
     assert {row.name: row.optional for row in rows}["bpr"] is True
 

@@ -49,11 +49,11 @@ class CrossEncoder(Baseline):
 
     def warm(self, examples: Sequence[RankingExample]) -> None:
         """Score all pairs of the examples."""
-        self._score(pair for example in examples for pair in _pairs(example))
+        self._score(pair for example in examples for pair in pairs_of(example))
 
     def scores(self, example: RankingExample) -> list[float]:
         """The model's scores; all 0 without query and history."""
-        pairs = _pairs(example)
+        pairs = pairs_of(example)
         if not pairs:
             return [0.0] * len(example.candidates)
         self._score(pairs)
@@ -67,7 +67,8 @@ class CrossEncoder(Baseline):
             self._scores.update(zip(missing, steady(found), strict=True))
 
 
-def _pairs(example: RankingExample) -> list[Pair]:
+def pairs_of(example: RankingExample) -> list[Pair]:
+    """What is read of each candidate, in listed order; empty without query and history."""
     query = example.query or "; ".join(example.history)
     return [(query, c.text) for c in example.candidates] if query else []
 

@@ -15,6 +15,7 @@ from r1ranker.baselines.embeddings import MODEL, Embeddings, Encoder
 from r1ranker.baselines.popularity import Popularity
 from r1ranker.baselines.recommenders import BPR, SASRec, train_sequences
 from r1ranker.baselines.routers import KNNRouter, LogisticRouter
+from r1ranker.baselines.trained_cross_encoder import TrainedCrossEncoder
 from r1ranker.datasets import Dataset
 from r1ranker.errors import ConfigError, InputError
 from r1ranker.types import RankingExample, Scenario
@@ -43,7 +44,7 @@ def fit_baseline(
     """The baseline `name`, fitted to the train side of a data set, ready to rank `examples`.
 
     examples: what will be ranked. Only BPR learns from them, and only from their histories.
-    seed: for those that learn by chance (BPR, SASRec). options: see BaselineInfo.options.
+    seed: for those that learn by chance (BPR, SASRec, a trained cross-encoder). options: see BaselineInfo.options.
 
     Call `warm(examples)` on it before ranking many. Raises ConfigError for an unknown name or option or a
     scenario that the baseline is not for, InputError where the data set has nothing to learn from,
@@ -134,6 +135,16 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                 "a model that reads query and candidate together; it must be named",
                 lambda _data, _examples, _seed, model="": _cross_encoder(model),
                 ("model",),
+            ),
+            BaselineInfo(
+                "trained-cross-encoder",
+                _ALL,
+                "embeddings",
+                "an encoder that learns from the training lists to read query and candidate together",
+                lambda data, _examples, seed, model=MODEL, **options: TrainedCrossEncoder(
+                    data.train, model, seed=seed, **options
+                ),
+                ("model", "epochs", "learning_rate", "lists"),
             ),
             BaselineInfo(
                 "knn-router",

@@ -28,8 +28,9 @@ from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
 from r1ranker.types import RankingExample, Sampling
 
 OnCalls = Callable[[int], None]
-_NAMES_A_MODEL = ("cross-encoder",)  # baselines that "all" leaves out, since they need to be told a model
-_SEEDED = ("bpr", "sasrec")
+_NAMES_A_MODEL = ("cross-encoder",)
+_NOT_IN_ALL = (*_NAMES_A_MODEL, "trained-cross-encoder")  # a model must be named; training takes minutes, or hours
+_SEEDED = ("bpr", "sasrec", "trained-cross-encoder")
 _CORE = (
     *("answers.py", "firststep.py", "fit.py", "parsing.py", "pointwise.py", "prompted.py", "prompts.py", "rankers.py"),
     *("rollout.py", "schedules.py", "templates/default.toml", "thoughts.py"),
@@ -240,7 +241,7 @@ def contenders(bench: BenchConfig) -> list[Contender]:
     named = [name for name in bench.baselines if name != "all"]
     rows: list[Contender] = []
     if "all" in bench.baselines:
-        every = [name for name in BASELINES if name not in (*_NAMES_A_MODEL, *named)]
+        every = [name for name in BASELINES if name not in (*_NOT_IN_ALL, *named)]
         rows += [BaselineRow(RowConfig(baseline=name), bench, optional=True) for name in every]
     rows += [BaselineRow(RowConfig(baseline=name), bench) for name in named]
     rows += [BaselineRow(row, bench) if row.model is None else ModelRow(row, bench) for row in bench.rows]

@@ -1,0 +1,83 @@
+"""A cross-encoder that learns from training lists: what it learns, from which lists, and what it leaves alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from baseline_examples import example
+
+from r1ranker.baselines.trained_cross_encoder import TrainedCrossEncoder
+from r1ranker.errors import AssetError, InputError
+from r1ranker.types import RankingExample
+
+pytest.importorskip("sentence_transformers")
+TEXTS = ["heat", "alien", "star wars", "star trek"]
+
+
+def lists(relevant: str, n: int = 12) -> list[RankingExample]:
+    words = ("cat", "dog", "red", "blue")
+    return [example(TEXTS, query=f"what is {words[k % 4]}", id=f"t{k}", relevant=(relevant,)) for k in range(n)]
+
+
+@pytest.mark.parametrize("relevant", ["c0", "c3"])
+def test_it_learns_what_was_relevant(relevant: str, encoder_folder: Path) -> None:
+    baseline = TrainedCrossEncoder(lists(relevant), encoder_folder, epochs=12, learning_rate=1e-2, lists=4)
+    asked = example(TEXTS, query="what is rome")
+    assert baseline.order(asked)[0] == relevant
+    assert baseline.flops > 0
+
+
+def test_a_seed_gives_the_same_model_and_leaves_the_global_generator_alone(encoder_folder: Path) -> None:
+    import torch
+
+    asked = example(TEXTS, query="what is rome")
+    state = torch.random.get_rng_state()
+    scores = [TrainedCrossEncoder(lists("c1"), encoder_folder, seed=seed, epochs=1).scores(asked) for seed in (3, 3, 4)]
+    assert scores[0] == scores[1] != scores[2]
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_grades_are_shares_of_a_lists_target() -> None:
+    from r1ranker.baselines import trained_cross_encoder as module
+
+    class Model:
+        def __call__(self, **read: object) -> object:
+            import torch
+
+            self.read = read
+            return type("Output", (), {"logits": torch.tensor([[0.0], [math.log(3.0)], [1.0], [1.0]])})
+
+    def tokenizer(queries: list[str], texts: list[str], **_: object) -> dict[str, object]:
+        return {"pairs": list(zip(queries, texts, strict=True))}
+
+    model = Model()
+    first = ([("q", "a"), ("q", "b")], [1.0, 3.0])
+    second = ([("r", "a"), ("r", "b")], [0.0, 1.0])
+    found = [float(loss) for loss in module._losses(model, tokenizer, [first, second])]
+    # Softmax 1/4 and 3/4 against shares 1/4 and 3/4; then halves against one.
+    assert found == pytest.approx([0.25 * math.log(4) + 0.75 * math.log(4 / 3), math.log(2)])
+    assert model.read == {"pairs": [("q", "a"), ("q", "b"), ("r", "a"), ("r", "b")]}
+
+
+def test_lists_that_teach_nothing_are_left_out(encoder_folder: Path) -> None:
+    silent = [example(TEXTS, id="no query", relevant=("c0",)), example(TEXTS, query="what", id="nothing relevant")]
+    with pytest.raises(InputError, match="needs training lists with a query and a relevant candidate"):
+        TrainedCrossEncoder(silent, encoder_folder)
+    asked = example(TEXTS, query="what is rome")
+    alone = TrainedCrossEncoder(lists("c1", 4), encoder_folder, epochs=1).scores(asked)
+    assert TrainedCrossEncoder([*lists("c1", 4), *silent], encoder_folder, epochs=1).scores(asked) == alone
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"lists": 0}])
+def test_what_cannot_be_done_is_told(options: dict[str, int], encoder_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="both must be at least 1"):
+        TrainedCrossEncoder(lists("c1"), encoder_folder, **options)  # type: ignore[arg-type]
+    with pytest.raises(AssetError, match="the encoder cannot be loaded"):
+        TrainedCrossEncoder(lists("c1"), tmp_path)
+
+
+def test_nothing_is_printed(encoder_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    TrainedCrossEncoder(lists("c1", 2), encoder_folder, epochs=1)
+    assert capfd.readouterr() == ("", "")
