@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from baseline_examples import example
 
+from r1ranker.baselines import trained_cross_encoder as module
 from r1ranker.baselines.trained_cross_encoder import TrainedCrossEncoder
 from r1ranker.errors import AssetError, InputError
 from r1ranker.types import RankingExample
@@ -39,26 +40,39 @@ def test_a_seed_gives_the_same_model_and_leaves_the_global_generator_alone(encod
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+class Lengths:
+    """Scores a pair by the length of its text, and notes what it read together."""
+
+    def __init__(self) -> None:
+        self.read: list[list[str]] = []
+
+    def tokenize(self, queries: list[str], texts: list[str], **_: object) -> dict[str, object]:
+        assert len(queries) == len(texts)
+        return {"texts": texts}
+
+    def __call__(self, texts: list[str]) -> object:
+        import torch
+
+        self.read.append(texts)
+        return type("Output", (), {"logits": torch.tensor([[math.log(len(text))] for text in texts])})
+
+
 def test_grades_are_shares_of_a_lists_target() -> None:
-    from r1ranker.baselines import trained_cross_encoder as module
+    model = Lengths()
+    first, second = ([("q", "aaa"), ("q", "b")], [3.0, 1.0]), ([("r", "aa"), ("r", "bb")], [0.0, 1.0])
+    found = [float(loss) for loss in module._losses(model, model.tokenize, [first, second])]
+    # Softmax 3/4 and 1/4 against shares 3/4 and 1/4; then halves against one.
+    assert found == pytest.approx([0.75 * math.log(4 / 3) + 0.25 * math.log(4), math.log(2)])
+    assert model.read == [["b", "aa", "bb", "aaa"]]
 
-    class Model:
-        def __call__(self, **read: object) -> object:
-            import torch
 
-            self.read = read
-            return type("Output", (), {"logits": torch.tensor([[0.0], [math.log(3.0)], [1.0], [1.0]])})
-
-    def tokenizer(queries: list[str], texts: list[str], **_: object) -> dict[str, object]:
-        return {"pairs": list(zip(queries, texts, strict=True))}
-
-    model = Model()
-    first = ([("q", "a"), ("q", "b")], [1.0, 3.0])
-    second = ([("r", "a"), ("r", "b")], [0.0, 1.0])
-    found = [float(loss) for loss in module._losses(model, tokenizer, [first, second])]
-    # Softmax 1/4 and 3/4 against shares 1/4 and 3/4; then halves against one.
-    assert found == pytest.approx([0.25 * math.log(4) + 0.75 * math.log(4 / 3), math.log(2)])
-    assert model.read == {"pairs": [("q", "a"), ("q", "b"), ("r", "a"), ("r", "b")]}
+def test_pairs_of_about_the_same_length_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOGETHER", 2)
+    model = Lengths()
+    texts = ["aaaa", "a", "aaaaa", "aa", "aaa"]
+    scores = module._scores(model, model.tokenize, [("q", text) for text in texts])
+    assert scores.exp().tolist() == pytest.approx([4, 1, 5, 2, 3])
+    assert model.read == [["a", "aa"], ["aaa", "aaaa"], ["aaaaa"]]
 
 
 def test_lists_that_teach_nothing_are_left_out(encoder_folder: Path) -> None:

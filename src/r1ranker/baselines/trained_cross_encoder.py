@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from r1ranker.assets import fetch_model
-from r1ranker.baselines.cross_encoder import CrossEncoder, pairs_of
+from r1ranker.baselines.cross_encoder import CrossEncoder, Pair, pairs_of
 from r1ranker.baselines.embeddings import MODEL
 from r1ranker.errors import AssetError, InputError, MissingExtraError
 from r1ranker.types import RankingExample
 
 WARMUP = 0.1
 """Of all steps, in which the rate rises; it falls to 0 in the others."""
-Lists = Sequence[tuple[list[tuple[str, str]], list[float]]]
+TOGETHER = 16
+"""Pairs that are read in one batch."""
+Lists = Sequence[tuple[list[Pair], list[float]]]
 
 
 class TrainedCrossEncoder(CrossEncoder):
@@ -100,12 +102,23 @@ def _train(encoder: Path, steps: Sequence[Lists], learning_rate: float, out: Pat
 
 
 def _losses(model: Any, tokenizer: Any, lists: Lists) -> Iterator[Any]:
-    """The loss of each list, a scalar tensor. All pairs are read in one batch."""
+    """The loss of each list, a scalar tensor."""
     import torch
 
-    queries, texts = zip(*(pair for pairs, _ in lists for pair in pairs), strict=True)
-    read = tokenizer(list(queries), list(texts), truncation=True, padding=True, return_tensors="pt")
-    scores = model(**read).logits.float()[:, 0].split([len(pairs) for pairs, _ in lists])
-    for of_list, (_, grades) in zip(scores, lists, strict=True):
+    scores = _scores(model, tokenizer, [pair for pairs, _ in lists for pair in pairs])
+    for of_list, (_, grades) in zip(scores.split([len(pairs) for pairs, _ in lists]), lists, strict=True):
         target = torch.tensor(grades)
         yield torch.nn.functional.cross_entropy(of_list[None], (target / target.sum())[None])
+
+
+def _scores(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> Any:
+    """A score for each pair, (pairs,). Pairs of about the same length are read together, so that little is padding."""
+    import torch
+
+    by_length = sorted(range(len(pairs)), key=lambda k: sum(map(len, pairs[k])))
+    parts = []
+    for start in range(0, len(pairs), TOGETHER):
+        queries, texts = zip(*(pairs[k] for k in by_length[start : start + TOGETHER]), strict=True)
+        read = tokenizer(list(queries), list(texts), truncation=True, padding=True, return_tensors="pt")
+        parts.append(model(**read).logits.float()[:, 0])
+    return torch.cat(parts)[torch.tensor(by_length).argsort()]
