@@ -155,12 +155,14 @@ def merged(results: dict[str, Any], kept: Kept, plan: Plan) -> dict[str, Any]:
     places = sorted(cells, key=lambda place: (rows[place[0]], columns[place[1]], -1 if place[2] is None else place[2]))
     trainings = {**kept.trainings, **{(told["name"], told["seed"]): told for told in results["trainings"]}}
     trained = _numbers([training.name for training in plan.trainings])
+    told_before = {f"the row '{row}' suits none of the data sets" for row, _, _ in kept.cells}
     *earlier, last = sorted({cell["earlier"] for cell in cells.values()})
     numbers = _numbers(earlier)
     return {
         **results,
         "datasets": datasets,
         "data": {name: data[name] for name in datasets},
+        "missing": [text for text in results["missing"] if text not in told_before],
         "trainings": [trainings[key] for key in sorted(trainings, key=lambda key: (trained[key[0]], key[1]))],
         "asked": {**kept.asked, **results["asked"]},
         **benchmarks[last],

@@ -221,7 +221,7 @@ def _told_cells(cells: Sequence[Mapping[str, Any]], figures: Figures) -> str:
     by_row: dict[str, list[str]] = {}
     for cell in cells:
         seed = "" if cell["seed"] is None else f" (seed {cell['seed']})"
-        by_row.setdefault(f"{cell['row']}{seed}", []).append(cell["dataset"])
+        by_row.setdefault(f"`{cell['row']}`{seed}", []).append(cell["dataset"])
     by_datasets: dict[tuple[str, ...], list[str]] = {}
     for row, datasets in by_row.items():
         by_datasets.setdefault(tuple(datasets), []).append(row)

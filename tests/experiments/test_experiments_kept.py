@@ -69,8 +69,8 @@ def test_seeds_of_two_machines_come_together(work: list[str]) -> None:
     assert both["command"].endswith("plan.toml --seeds 1 --add --out elsewhere")
     assert not any("seed" in text for text in both["missing"])
     told = page.repeat(Figures(both), "place")
-    assert "Benchmark of random, bm25, base, trained (seed 0) on all data sets at commit" in told
-    assert "Benchmark of trained (seed 1) on all data sets at commit" in told
+    assert "Benchmark of `random`, `bm25`, `base`, `trained` (seed 0) on all data sets at commit" in told
+    assert "Benchmark of `trained` (seed 1) on all data sets at commit" in told
     assert told.count("\n    python experiments/run.py") == 2
     # A third run has nothing to do, and is not told.
     work.clear()
@@ -178,9 +178,11 @@ def test_a_benchmark_without_a_cell_left_is_forgotten(plan_file: Path) -> None:
         "data": {},
         "trainings": [],
         "asked": {},
+        "missing": ["the row 'base' suits none of the data sets", "the row 'other' suits none of the data sets"],
         **told("third"),
     }
     found = merged(new, kept, load_plan(plan_file))
+    assert found["missing"] == ["the row 'other' suits none of the data sets"]
     assert (found["command"], [b["command"] for b in found["earlier"]]) == ("third", ["first"])
     assert [(c["row"], c.get("earlier"), len(c["values"]["MRR"])) for c in found["cells"]] == [
         ("random", 0, 1),
