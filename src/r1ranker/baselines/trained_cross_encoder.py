@@ -26,7 +26,7 @@ class TrainedCrossEncoder(CrossEncoder):
 
     The encoder gets a new head of one score. A list's loss is the cross-entropy between the softmax of its scores and
     its grades as shares of their sum (listwise, as in ListNet, Cao et al. 2007). Lists without a query and a history,
-    or of which no candidate is relevant, teach nothing. `flops` counts what is ranked, not the training.
+    or of which no candidate is relevant, teach nothing. It trains on the CPU; `flops` counts what is ranked alone.
 
     model: an encoder: a folder, a name in ASSETS, or organisation/name on the hub. epochs: passes over the lists.
     learning_rate: the highest. lists: of one step. seed: of the head, of dropout and of the lists' order.
