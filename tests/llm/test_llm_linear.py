@@ -72,9 +72,24 @@ def test_bfloat16_is_computed_in_bfloat16_of_weights_or_by_autocast() -> None:
         out = ours(x)
         assert out.dtype == torch.bfloat16
         assert torch.equal(out, usual(x))
-        assert ours._packed is not None  # type: ignore[union-attr]
+        assert (ours._packed is not None) == linear.takes(torch.bfloat16)  # type: ignore[union-attr]
     with torch.autocast("cpu", torch.bfloat16):
         assert ours(x).requires_grad
+
+
+@needs_onednn
+def test_where_the_processor_has_no_bfloat16_pytorch_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "takes", lambda dtype: dtype == torch.float32)
+    monkeypatch.setattr(linear, "product", lambda *_: pytest.fail("oneDNN was asked"))
+    x = torch.randn(4, 48)
+    usual, ours = made(dtype=torch.bfloat16)
+    with torch.no_grad(), weights_stay():
+        assert torch.equal(ours(x.bfloat16()), usual(x.bfloat16()))
+    assert torch.equal(ours(x.bfloat16()), usual(x.bfloat16()))
+    usual, ours = made()
+    with torch.autocast("cpu", torch.bfloat16), weights_stay():
+        assert torch.equal(ours(x), usual(x))
+    assert ours._packed is None  # type: ignore[union-attr]
 
 
 @needs_onednn

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,14 +20,21 @@ from torch.autograd.function import once_differentiable
 
 PACKED_BYTES = 2 << 30
 """Weights of up to so many bytes are held a second time, laid out for the products; larger models go without."""
-_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def _available() -> bool:
-    names = ("_linear_pointwise", "_reorder_linear_weight")
+    names = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
     return bool(torch.backends.mkldnn.is_available()) and all(  # type: ignore[no-untyped-call]
         hasattr(torch.ops.mkldnn, name) for name in names
     )
+
+
+@cache
+def takes(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies in this type here: bfloat16 needs a processor with AVX-512, or newer."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -93,7 +101,7 @@ class OneDnnLinear(nn.Linear):
         tensors = (input, weight) if bias is None else (input, weight, bias)
         learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         packs = self.may_pack and _weights_stay.get() and not learns
-        made_for = weight.device.type == "cpu" and dtype in _DTYPES and input.numel() > 0
+        made_for = weight.device.type == "cpu" and takes(dtype) and input.numel() > 0
         if not made_for or (cast and not packs) or (not cast and input.dtype != dtype):
             return nn.functional.linear(input, weight, bias)
         if learns:
