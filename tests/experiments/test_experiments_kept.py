@@ -8,28 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiment_files import RESULTS, change, results
 
 import page
 import run
 from figures import Figures
-from kept import Kept, load_kept, merged, only_unknown
+from kept import Kept, known_baselines, load_kept, merged, only_unknown
 from plan import load_plan
 from r1ranker.benchmark.config import RowConfig
 from r1ranker.errors import ConfigError
 
-RESULTS = Path("docs/results/experiments/tiny.json")
 ELSEWHERE = ["--add", "--out", "elsewhere"]
-
-
-def results() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return found
-
-
-def change(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def cell(row: str, values: list[float], dataset: str = "d", seed: int | None = None, **more: Any) -> dict[str, Any]:
@@ -160,6 +149,15 @@ def test_rows_go_where_lists_are_missing() -> None:
     assert more.datasets == ("x", "y", "yy")
     with pytest.raises(ConfigError, match="ranked 2 and 3 lists of 'x'"):
         only_unknown(rows[:1], {"a": ("t", 0)}, {"x": 3}, Kept(cells={("t", "x", 1): cell("t", [0.0, 0.0], "x", 1)}))
+
+
+def test_baselines_run_again_where_one_or_a_list_is_missing() -> None:
+    cells = [cell("random", [0.5, 0.5]), cell("bm25", [1.0, 1.0]), cell("random", [0.5], "other")]
+    kept = Kept(cells={(c["row"], c["dataset"], c["seed"]): c for c in cells})
+    assert known_baselines(["bm25"], {"d": 2}, kept)
+    assert not known_baselines(["bm25"], {"d": 3}, kept)
+    assert not known_baselines(["bm25"], {"d": 2, "other": 2}, kept)
+    assert not known_baselines(["bm25", "bpr"], {"d": 2}, kept)
 
 
 @pytest.mark.usefixtures("offline")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from experiment_files import RESULTS, change, results
 
 import page
 import run
@@ -18,19 +18,7 @@ from r1ranker.errors import AssetError
 from r1ranker.rl.loop import Loop
 from results import as_text, without_absolute_paths
 
-RESULTS = Path("docs/results/experiments/tiny.json")
 FOLDER = Path("runs/experiments/trainings/learner")
-
-
-def results() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return found
-
-
-def change(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def add_training(name: str, setting: str) -> None:

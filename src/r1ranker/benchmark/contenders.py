@@ -29,7 +29,7 @@ from r1ranker.types import RankingExample, Sampling
 
 OnCalls = Callable[[int], None]
 _NAMES_A_MODEL = ("cross-encoder",)
-_NOT_IN_ALL = (*_NAMES_A_MODEL, "trained-cross-encoder")  # a model must be named; training takes minutes, or hours
+_NOT_IN_ALL = (*_NAMES_A_MODEL, "trained-cross-encoder")  # a model must be named; training takes long
 _SEEDED = ("bpr", "sasrec", "trained-cross-encoder")
 _CORE = (
     *("answers.py", "firststep.py", "fit.py", "parsing.py", "pointwise.py", "prompted.py", "prompts.py", "rankers.py"),
