@@ -12,8 +12,9 @@ from typing import Any
 from plan import Plan
 from r1ranker.benchmark.config import RowConfig
 from r1ranker.datasets import Dataset
-from r1ranker.errors import ConfigError
+from r1ranker.errors import CheckpointError, ConfigError
 from r1ranker.evaluation.harness import RANDOM
+from training import check_same_recipe
 
 FACTS = ("command", "commit", "date", "machine", "versions")
 """What is told of one benchmark."""
@@ -55,18 +56,26 @@ class Kept:
     def check_trainings(self, planned: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
         """Raises ConfigError for a training that the plan has not, or has with other settings.
 
-        planned: (name, seed) -> its recipe, settings, steps and data, as the file tells them.
+        planned: (name, seed) -> its settings, as `settings_of` tells them.
         """
         for (name, seed), told in self.trainings.items():
             now = planned.get((name, seed))
             if now is None:
                 raise ConfigError(f"{self.file} has the training '{name}', seed {seed}, and the plan has not: {_ANEW}")
-            if different := [key for key in now if told.get(key) != now[key]]:
-                key = different[0]
+            if key := next((key for key in now if key != "config" and told.get(key) != now[key]), None):
                 raise ConfigError(
                     f"{self.file}: the training '{name}' had {key} = {told.get(key)!r}, and has {now[key]!r} now: "
                     f"{_ANEW}"
                 )
+            if "config" not in told:
+                continue  # a file from before the whole recipe was kept
+            where = f"{self.file}: the training '{name}', seed {seed},"
+            try:
+                check_same_recipe(told["config"], now["config"], where, now.get("after"))
+            except CheckpointError as error:
+                raise ConfigError(f"{error}; {_ANEW}") from error
+            except ValueError as error:
+                raise ConfigError(f"{where} has a 'config' that is no recipe of this version: {_ANEW}") from error
 
     def check_asked(self, asked: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises ConfigError where a row is asked in another way than for the file's values."""

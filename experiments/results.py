@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kept import NOTHING, Kept, known_baselines, only_unknown
+from paths import without_absolute_paths
 from plan import BANK, HERE, RUN, Plan
 from r1ranker.benchmark.config import BenchConfig, RowConfig
 from r1ranker.benchmark.fingerprints import model_fingerprint
@@ -27,8 +27,6 @@ from r1ranker.llm.servers import without_credentials
 from r1ranker.reranker import locate
 from r1ranker.types import Scenario
 from training import bank_file, model_of
-
-_ABSOLUTE = re.compile(r"(?<![\w.:/~-])/(?:[^\s/'\",;:]+/)*([^\s/'\",;:]+)/?")
 
 
 @dataclass
@@ -248,14 +246,3 @@ def commit() -> str:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(HERE.parent), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def without_absolute_paths(value: Any) -> Any:
-    """A JSON value with the last part in place of every absolute path in a text: it tells nothing of the machine."""
-    if isinstance(value, str):
-        return _ABSOLUTE.sub(r"\1", value)
-    if isinstance(value, Mapping):
-        return {key: without_absolute_paths(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_absolute_paths(inner) for inner in value]
-    return value

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from paths import without_absolute_paths
 from plan import Bank, Plan, Training
 from r1ranker.checkpoint import check_same_run
 from r1ranker.cli.console import loading, say
@@ -80,13 +81,22 @@ def check_settings(config: RunConfig, folder: Path) -> None:
     if not path.exists():
         return
     try:
-        # Read as a recipe, so that settings which came later have their defaults.
-        saved = RunConfig.model_validate_json(path.read_bytes()).model_dump(mode="json")
-        check_same_run(saved, config.model_dump(mode="json"), _FREE, folder)
+        check_same_recipe(json.loads(path.read_bytes()), config.model_dump(mode="json"), folder)
     except ValueError as error:
         raise ConfigError(f"{path} is no recipe of this version: train with another --out") from error
     except CheckpointError as error:
         raise ConfigError(f"{error} (--out), or give the training another name") from error
+
+
+def check_same_recipe(saved: object, current: Mapping[str, Any], where: Path | str, after: str | None = None) -> None:
+    """Whether two resolved recipes, as JSON values, make the same model.
+
+    where: what was made with the saved one. after: the training that it goes on from, whose folder then says nothing.
+    Raises CheckpointError naming the first setting that differs, ValueError where `saved` is no recipe.
+    """
+    # Read as a recipe, so that settings which came later have their defaults.
+    told = RunConfig.model_validate(saved).model_dump(mode="json")
+    check_same_run(told, current, (*_FREE, *(["model.adapter"] if after else [])), where)
 
 
 def progress(config: RunConfig, folder: Path) -> str:
@@ -111,13 +121,14 @@ def about(training: Training, config: RunConfig, folder: Path) -> dict[str, Any]
 
 
 def settings_of(training: Training, config: RunConfig) -> dict[str, Any]:
-    """What is told of a training's settings."""
+    """What is told of a training's settings. config: the whole resolved recipe."""
     return {
         "recipe": training.recipe,
         "set": list(training.set),
         **({"after": training.after} if training.after else {}),
         "data": list(config.data.names),
         "steps": config.train.steps,
+        "config": without_absolute_paths(config.model_dump(mode="json")),
     }
 
 

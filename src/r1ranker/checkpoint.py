@@ -124,7 +124,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: cannot be read ({error}); delete it to go on from an earlier one") from error
 
 
-def check_same_run(saved: Mapping[str, Any], current: Mapping[str, Any], free: Sequence[str], where: Path) -> None:
+def check_same_run(
+    saved: Mapping[str, Any], current: Mapping[str, Any], free: Sequence[str], where: Path | str
+) -> None:
     """Raises CheckpointError naming the first setting, other than those in `free`, that has changed."""
     old, new = _flat(saved), _flat(current)
     for key in sorted(old.keys() | new.keys()):

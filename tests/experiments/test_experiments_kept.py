@@ -107,6 +107,13 @@ def test_a_data_set_that_is_left_out_is_kept(work: list[str]) -> None:
     [
         ("lists.jsonl", "answer 0 to 1", "another answer", "of other lists of 'lists.jsonl'"),
         ("recipe.toml", "steps = 2\n", "steps = 3\n", "'learner' had steps = 2, and has 3 now"),
+        (
+            "recipe.toml",
+            "learning_rate = 1e-3",
+            "learning_rate = 2e-3",
+            "train.learning_rate = 0.001, the recipe now says",
+        ),
+        (str(RESULTS), '"states_per_step":2', '"states_per_stop":2', "'config' that is no recipe of this version"),
         ("plan.toml", "seeds = [0, 1]", "seeds = [1]", "the training 'learner', seed 0, and the plan has not"),
         ("plan.toml", "thinking = false", "thinking = true", "the row 'base' was another one"),
         ("plan.toml", 'name = "trained"', 'name = "learnt"', "has the row 'trained', and the plan has not"),
@@ -133,6 +140,24 @@ def test_seeds_are_not_averaged_over_different_lists(work: list[str], capsys: py
     assert run.main(["plan.toml", "--seeds", "1", "--limit", "3", *ELSEWHERE]) == 1
     assert "seeds of 'trained' would have ranked 2 and 3 lists of 'lists.jsonl'" in capsys.readouterr().err
     assert [text for text in work if "step" not in text] == []  # told before anything is ranked
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_file_from_before_recipes_were_kept_whole_is_added_to(work: list[str]) -> None:
+    old = results()
+    for told in old["trainings"]:
+        assert told["config"]["train"]["learning_rate"] == 1e-3
+        del told["config"]
+    RESULTS.write_text(json.dumps(old), encoding="utf-8")
+    assert run.main(["plan.toml", *ELSEWHERE]) == 0
+    assert work == []
+
+
+@pytest.mark.usefixtures("finished")
+def test_what_decides_nothing_about_a_model_may_be_another(work: list[str]) -> None:
+    change(Path("recipe.toml"), "checkpoint_every = 1", "checkpoint_every = 2")
+    assert run.main(["plan.toml", *ELSEWHERE]) == 0
+    assert work == []
 
 
 def test_without_a_file_there_is_nothing_to_keep(plan_file: Path) -> None:

@@ -16,7 +16,7 @@ from figures import Figures
 from r1ranker.benchmark.contenders import ModelRow
 from r1ranker.errors import AssetError
 from r1ranker.rl.loop import Loop
-from results import as_text, without_absolute_paths
+from results import as_text
 
 FOLDER = Path("runs/experiments/trainings/learner")
 
@@ -266,20 +266,6 @@ def test_nothing_at_hand_is_an_error(plan_file: Path, capsys: pytest.CaptureFixt
     change(plan_file, '[bench.data.options."lists.jsonl"]\ntest_fraction = 0.5\n', "")
     assert run.main(["plan.toml"]) == 1
     assert "none of the plan's data sets is at hand" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("text", "plain"),
-    [
-        ("--source rec-music=/home/me/data/cds --limit 3", "--source rec-music=cds --limit 3"),
-        ("the source '/data', gone", "the source 'data', gone"),
-        ("../data/cds and runs/x/model", "../data/cds and runs/x/model"),
-        ("see https://example.org/a/b, and/or 1/2", "see https://example.org/a/b, and/or 1/2"),
-        ("/data/cds/: empty", "cds: empty"),
-    ],
-)
-def test_absolute_paths_lose_their_folders(text: str, plain: str) -> None:
-    assert without_absolute_paths({"a": [text, 1.5]}) == {"a": [plain, 1.5]}
 
 
 def test_the_text_is_json_with_a_line_for_each_cell() -> None:
