@@ -41,6 +41,21 @@ def test_what_cannot_be_had_is_told(name: str, options: dict[str, object], messa
         fit_baseline(name, PASSAGES, PASSAGES.test, **options)
 
 
+def test_only_those_that_take_long_are_asked_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def made(*_: object, **options: object) -> BM25:
+        given.update(options)
+        return BM25()
+
+    monkeypatch.setattr("r1ranker.baselines.registry.TrainedCrossEncoder", made)
+    told: list[float] = []
+    for name in ("bm25", "trained-cross-encoder"):
+        assert isinstance(fit_baseline(name, PASSAGES, PASSAGES.test, on_share=told.append), BM25)
+    assert given == {"seed": 0, "on_share": told.append}
+    fit_baseline("trained-cross-encoder", PASSAGES, PASSAGES.test)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -54,7 +69,7 @@ def test_what_cannot_be_had_is_told(name: str, options: dict[str, object], messa
 )
 def test_every_option_is_one_of_the_baseline(name: str, kind: type[Baseline]) -> None:
     parameters = inspect.signature(kind).parameters.values()
-    own = {p.name for p in parameters if p.default is not p.empty} - {"name", "seed", "model"}
+    own = {p.name for p in parameters if p.default is not p.empty} - {"name", "seed", "model", "on_share"}
     assert set(BASELINES[name].options) - {"model"} == own
 
 

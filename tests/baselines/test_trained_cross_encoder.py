@@ -30,6 +30,12 @@ def test_it_learns_what_was_relevant(relevant: str, encoder_folder: Path) -> Non
     assert baseline.flops > 0
 
 
+def test_it_tells_how_much_of_its_training_is_done(encoder_folder: Path) -> None:
+    told: list[float] = []
+    TrainedCrossEncoder(lists("c0", n=5), encoder_folder, epochs=2, lists=2, on_share=told.append)
+    assert told == pytest.approx([k / 6 for k in range(1, 7)])  # three steps in each of two passes
+
+
 def test_a_seed_gives_the_same_model_and_leaves_the_global_generator_alone(encoder_folder: Path) -> None:
     import torch
 

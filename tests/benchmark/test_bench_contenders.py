@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import pytest
 
 import r1ranker
 from benchruns import SCORING, Lists, bench_of, row
-from r1ranker.baselines import BASELINES
+from r1ranker.baselines import BASELINES, BM25
 from r1ranker.benchmark import contenders as module
 from r1ranker.benchmark.contenders import BaselineRow, contenders
 from r1ranker.benchmark.fingerprints import code_fingerprint, digest, model_fingerprint
 from r1ranker.datasets import Dataset, load_dataset
 from r1ranker.errors import AssetError, ConfigError, InputError
 from r1ranker.thoughts import ThoughtBank
-from r1ranker.types import Thought
+from r1ranker.types import RankingExample, Thought
 
 ANY = Path("lists.jsonl")
 
@@ -125,6 +126,43 @@ def test_a_row_is_told_by_its_first_stage_and_leaves_out_data_sets_without_one(l
     assert len(set(told)) == 3
     assert told[1] == told[3] != told[2] == told[4]  # the last pattern that matches counts
     assert digest(made[0].identity(films)) == digest(made[0].identity(passages))
+
+
+@pytest.mark.parametrize(("baseline", "fits"), [("bm25", 1), ("bpr", 3)])
+def test_a_first_stage_is_fitted_once_for_all_lists_unless_it_learns_from_them(
+    baseline: str, fits: int, lists: Lists, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = []
+
+    def fit(name: str, _data: Dataset, examples: Sequence[RankingExample], **_: object) -> BM25:
+        fitted.append((name, len(examples)))
+        return BM25()
+
+    monkeypatch.setattr(module, "fit_baseline", fit)
+    users = load_dataset(str(lists(6, name="users.jsonl", history=True)), test_fraction=0.5)
+    (made,) = contenders(bench_of(ANY, rows=[row(tiny_folder, first_stage={"*": baseline})]))
+    for k in range(3):
+        made.rank(users, users.test[k : k + 1], 0, lambda _: None)
+    assert fitted == [(baseline, 1)] * fits
+    made.rank(users, users.test[:1], 1, lambda _: None)  # another seed
+    assert len(fitted) == fits + 1
+    made.close()
+    made.rank(users, users.test[:1], 1, lambda _: None)
+    assert len(fitted) == fits + 2
+
+
+def test_the_share_of_fitting_that_is_done_is_told_as_lists(lists: Lists, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*_: object, on_share: Callable[[float], None], **__: object) -> BM25:
+        on_share(0.25)
+        on_share(1.0)
+        return BM25()
+
+    monkeypatch.setattr(module, "fit_baseline", fit)
+    passages = load_dataset(str(lists(8)), test_fraction=0.5)
+    (made,) = contenders(bench_of(ANY, baselines=["trained-cross-encoder"]))
+    told: list[int] = []
+    assert len(made.rank(passages, passages.test[:4], 0, told.append).outcomes) == 4
+    assert told == [1, 4]
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ class BaselineInfo:
 
     needs: the extra that installs what it needs; empty where the package itself is enough.
     fit: (dataset, examples, seed, options...) -> Baseline; of the data set it reads the train side alone.
-    options: what `fit` takes by name.
+    options: what `fit` takes by name. tells: `fit` takes long, and an `on_share` that is told how much of it is done.
+    reads_lists: what is learned depends on the histories of the lists to be ranked.
     """
 
     name: str
@@ -36,15 +37,24 @@ class BaselineInfo:
     description: str
     fit: Callable[..., Baseline]
     options: tuple[str, ...] = ()
+    tells: bool = False
+    reads_lists: bool = False
 
 
 def fit_baseline(
-    name: str, dataset: Dataset, examples: Sequence[RankingExample], *, seed: int = 0, **options: Any
+    name: str,
+    dataset: Dataset,
+    examples: Sequence[RankingExample],
+    *,
+    seed: int = 0,
+    on_share: Callable[[float], None] | None = None,
+    **options: Any,
 ) -> Baseline:
     """The baseline `name`, fitted to the train side of a data set, ready to rank `examples`.
 
     examples: what will be ranked. Only BPR learns from them, and only from their histories.
     seed: for those that learn by chance (BPR, SASRec, a trained cross-encoder). options: see BaselineInfo.options.
+    on_share: told which share of the fitting is done, by those that take long.
 
     Call `warm(examples)` on it before ranking many. Raises ConfigError for an unknown name or option or a
     scenario that the baseline is not for, InputError where the data set has nothing to learn from,
@@ -62,6 +72,8 @@ def fit_baseline(
                 f"baseline '{name}' is for {' and '.join(info.scenarios)}, and '{dataset.name}' is "
                 f"{example.scenario}: use one of {', '.join(baseline_names(example.scenario))}"
             )
+    if info.tells and on_share is not None:
+        options["on_share"] = on_share
     return info.fit(dataset, examples, seed, **options)
 
 
@@ -145,6 +157,7 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                     data.train, model, seed=seed, **options
                 ),
                 ("model", "epochs", "learning_rate", "lists"),
+                tells=True,
             ),
             BaselineInfo(
                 "knn-router",
@@ -173,6 +186,7 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                     train_sequences(data), [e.history for e in examples], seed=seed, **options
                 ),
                 ("factors", "epochs", "learning_rate", "regularisation"),
+                reads_lists=True,
             ),
             BaselineInfo(
                 "sasrec",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class TrainedCrossEncoder(CrossEncoder):
 
     model: an encoder: a folder, a name in ASSETS, or organisation/name on the hub. epochs: passes over the lists.
     learning_rate: the highest. lists: of one step. seed: of the head, of dropout and of the lists' order.
+    on_share: told after each step which share of them is done.
 
     Raises InputError where there is nothing to learn from, MissingExtraError and AssetError as `CrossEncoder`.
     """
@@ -45,6 +46,7 @@ class TrainedCrossEncoder(CrossEncoder):
         epochs: int = 2,
         learning_rate: float = 1e-4,
         lists: int = 8,
+        on_share: Callable[[float], None] = lambda _: None,
     ) -> None:
         if min(epochs, lists) < 1:
             raise InputError(f"epochs is {epochs} and lists {lists}; both must be at least 1")
@@ -62,11 +64,13 @@ class TrainedCrossEncoder(CrossEncoder):
         steps = [[taught[k] for k in one[i : i + lists]] for one in passes for i in range(0, len(one), lists)]
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            _train(fetch_model(model), steps, learning_rate, Path(folder))
+            _train(fetch_model(model), steps, learning_rate, Path(folder), on_share)
             super().__init__(folder)
 
 
-def _train(encoder: Path, steps: Sequence[Lists], learning_rate: float, out: Path) -> None:
+def _train(
+    encoder: Path, steps: Sequence[Lists], learning_rate: float, out: Path, on_share: Callable[[float], None]
+) -> None:
     """Train on every step's lists in turn, and save the model."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
@@ -91,12 +95,13 @@ def _train(encoder: Path, steps: Sequence[Lists], learning_rate: float, out: Pat
     rising = max(1, round(WARMUP * len(steps)))
     schedule = get_linear_schedule_with_warmup(optimizer, rising, len(steps) + 1)  # type: ignore[no-untyped-call]
     model.train()
-    for step in steps:
+    for done, step in enumerate(steps, start=1):
         loss = torch.stack(list(_losses(model, tokenizer, step))).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+        on_share(done / len(steps))
     model.eval().save_pretrained(out)
     tokenizer.save_pretrained(out)
 

@@ -94,6 +94,7 @@ class ModelRow:
         self._ranker = self.asked.build(None)  # files that cannot be read are told before anything long begins
         self.name = row.name or f"{short_name(row.model)} {self.asked.kind}"
         self._loaded: Reranker | None = None
+        self._first_fitted: tuple[object, Baseline] | None = None
         self._first_stages = {
             pattern: BaselineRow(RowConfig(baseline=name), bench) for pattern, name in row.first_stage.items()
         }
@@ -144,7 +145,7 @@ class ModelRow:
 
     def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:
         if first := self._first_stage(dataset):
-            examples = presort(examples, first.fit(dataset, examples, seed))
+            examples = presort(examples, self._fit_first_stage(first, dataset, examples, seed))
         reranker = self._load()
         # Prefixes that earlier chunks left would decide what this one costs, and after a stop they are not there.
         if prefixes := getattr(reranker.llm, "prefixes", None):
@@ -160,8 +161,18 @@ class ModelRow:
         flops = 2.0 * (reranker.llm.parameters or 0) * computed
         return Chunk(outcomes, seconds, flops, notes_of(reranker.llm))
 
+    def _fit_first_stage(
+        self, first: BaselineRow, dataset: Dataset, examples: Sequence[RankingExample], seed: int
+    ) -> Baseline:
+        """Fitted once for all lists of a data set, where it does not learn from the lists themselves."""
+        learned_from = tuple(e.id for e in examples) if BASELINES[first.baseline].reads_lists else ()
+        key = (dataset.name, seed, learned_from)
+        if self._first_fitted is None or self._first_fitted[0] != key:
+            self._first_fitted = (key, first.fit(dataset, examples, seed))
+        return self._first_fitted[1]
+
     def close(self) -> None:
-        self._loaded = None
+        self._loaded = self._first_fitted = None
         gc.collect()
 
     def _load(self) -> Reranker:
@@ -221,16 +232,23 @@ class BaselineRow:
     def steps(self, examples: Sequence[RankingExample]) -> int:
         return len(examples)
 
-    def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:  # noqa: ARG002 - what takes time is fitting
+    def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:
         begin = time.perf_counter()
-        baseline = self.fit(dataset, examples, seed)
+        # What takes long is fitting: the share of it that is done is told as lists.
+        baseline = self.fit(dataset, examples, seed, lambda share: on_calls(int(share * len(examples))))
         baseline.warm(examples)
         traces, _ = run_ranker(self.name, baseline, examples)
         return Chunk(tuple(map(Outcome.of, traces)), time.perf_counter() - begin, baseline.flops)
 
-    def fit(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int) -> Baseline:
-        """The baseline, fitted."""
-        return fit_baseline(self.baseline, dataset, examples, seed=seed, **self.config.options)
+    def fit(
+        self,
+        dataset: Dataset,
+        examples: Sequence[RankingExample],
+        seed: int,
+        on_share: Callable[[float], None] | None = None,
+    ) -> Baseline:
+        """The baseline, fitted. on_share: see `fit_baseline`."""
+        return fit_baseline(self.baseline, dataset, examples, seed=seed, on_share=on_share, **self.config.options)
 
     def close(self) -> None:
         """Nothing is kept."""
