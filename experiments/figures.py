@@ -74,7 +74,8 @@ class Figures:
         try:
             self.base_of: dict[str, str] = dict(results["rows"])
             self.datasets: tuple[str, ...] = tuple(results["datasets"])
-            self.cells = {place: _cell(found) for place, found in _by_place(results["cells"]).items()}
+            self._seeds = _by_place(results["cells"])
+            self.cells = {place: _cell(found) for place, found in self._seeds.items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"{where} is no experiment's results ({error}): run experiments/run.py again") from error
 
@@ -99,7 +100,7 @@ class Figures:
             base = self.cells.get((self.base_of[row], dataset))
             if base is None or row == self.base_of[row] or dataset not in self.datasets:
                 continue
-            ours, theirs = _shared(cell, base)
+            ours, theirs = _both(cell, base)
             raw[row, dataset] = (
                 fmean(ours) - fmean(theirs),
                 paired_p_value(ours, theirs, seed=STATISTICS_SEED),
@@ -120,7 +121,7 @@ class Figures:
         whole = bool(known) and len(known) == len(found)
         return Gains(
             fmean(known) if whole else None,
-            _gain_interval([self._shared(row, dataset) for dataset in found]) if whole else None,
+            _gain_interval([self._beside_base(row, dataset) for dataset in found]) if whole else None,
             len(found),
             sum(comparison.difference > 0 for comparison in found.values()),
             marks.count("+"),
@@ -129,12 +130,22 @@ class Figures:
 
     def relative_gain(self, row: str, dataset: str) -> float | None:
         """MRR / the base row's MRR - 1 on a data set; None for a base of 0."""
-        ours, theirs = self._shared(row, dataset)
+        ours, theirs = self._beside_base(row, dataset)
         base = fmean(theirs)
         return fmean(ours) / base - 1 if base else None
 
-    def _shared(self, row: str, dataset: str) -> tuple[Sequence[float], Sequence[float]]:
-        return _shared(self.cells[row, dataset], self.cells[self.base_of[row], dataset])
+    def shared(self, row: str, other: str, dataset: str) -> tuple[Sequence[float], Sequence[float]] | None:
+        """MRR of two rows on the queries of a data set that both ranked; None where one of them ranked none.
+
+        Of two trained rows each is the mean over the seeds that both have; None where they have no seed in common.
+        """
+        ours, theirs = self._seeds.get((row, dataset), []), self._seeds.get((other, dataset), [])
+        if ours and theirs and None not in (seeds := [cell["seed"] for cell in (*ours, *theirs)]):
+            ours, theirs = ([cell for cell in cells if seeds.count(cell["seed"]) > 1] for cells in (ours, theirs))
+        return _both(_cell(ours), _cell(theirs)) if ours and theirs else None
+
+    def _beside_base(self, row: str, dataset: str) -> tuple[Sequence[float], Sequence[float]]:
+        return _both(self.cells[row, dataset], self.cells[self.base_of[row], dataset])
 
     @cached_property
     def by_seed(self) -> dict[tuple[str, int], dict[str, float]]:
@@ -175,7 +186,7 @@ def _cell(seeds: Sequence[Mapping[str, Any]]) -> Cell:
     return Cell(values, low, high, stdev(means) if runs > 1 else None, runs, tokens)
 
 
-def _shared(cell: Cell, base: Cell) -> tuple[Sequence[float], Sequence[float]]:
+def _both(cell: Cell, base: Cell) -> tuple[Sequence[float], Sequence[float]]:
     """MRR of both on the queries that both ranked: a row with a limit of its own ranked the first ones."""
     n = min(cell.queries, base.queries)
     return cell.values[MEASURE][:n], base.values[MEASURE][:n]

@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from figures import MEASURE, Figures, Gains
+from pairs import Pair, pairs_of
 from r1ranker.benchmark.quoted import SOURCE, quoted_data, quoted_rows
 from r1ranker.benchmark.report import ALPHA, SHOWN
 from r1ranker.cli.console import clock
@@ -39,6 +40,11 @@ p < {ALPHA:g} after Holm's correction for all comparisons of the experiment. The
 MRR - 1 on the queries that both ranked, averaged over data sets, with its 95% bootstrap interval. Tokens: those that a
 model computed for a list; what it reused does not count. `-`: not run.
 """
+PAIRS = (
+    "Rows beside each other: the row's MRR less the other's, on the queries, and of the training seeds, that both "
+    f"have. `*`: p < {ALPHA:g} after Holm's correction for all of these differences. p: of the mean difference, each "
+    "data set counting the same, by a test of its own that is corrected for the number of pairs."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,6 +81,8 @@ def section(figures: Figures, place: str, pictures: Sequence[str]) -> str:
     results = figures.results
     parts = [f"## {results['title']}", results["question"]]
     parts += [table(*main_table(figures)), table(*gain_table(figures))]
+    if pairs := pairs_of(figures):
+        parts += [PAIRS, table(*pair_table(figures, pairs))]
     if figures.by_seed:
         parts += ["Of these, seed by seed:", table(*seed_table(figures))]
     if results["quoted"] and (quoted := quoted_table(figures)):
@@ -140,6 +148,22 @@ def gain_table(figures: Figures) -> Table:
     return ["row", *compared_columns, "seeds", "queries", "tokens", *(f"mean {measure}" for measure in SHOWN)], rows
 
 
+def pair_table(figures: Figures, pairs: Sequence[Pair]) -> Table:
+    """What a row has more than another one: the difference of MRR on each data set, and on average."""
+
+    def shown(pair: Pair) -> list[str]:
+        by_dataset = [
+            f"{one.difference:+.3f}{'*' if one.mark else ''}" if (one := pair.differences.get(d)) else "-"
+            for d in figures.datasets
+        ]
+        low, high = pair.interval
+        overall = f"{pair.overall.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+        return [pair.row, pair.other, *by_dataset, overall, _p(pair.overall.p_holm)]
+
+    columns = ["row", "compared with", *figures.datasets, "mean difference", "p"]
+    return columns, [shown(pair) for pair in pairs]
+
+
 def seed_table(figures: Figures) -> Table:
     """The MRR of every seed of rows with several, and its mean over the data sets."""
 
@@ -156,6 +180,10 @@ def _gain(gains: Gains) -> str:
         return "-"
     between = "" if gains.interval is None else " [{:+.1%}, {:+.1%}]".format(*gains.interval)
     return f"{gains.relative:+.1%}{between}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _span(counts: Sequence[int]) -> str:

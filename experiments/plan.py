@@ -55,6 +55,8 @@ class Plan(Section):
     banks: tuple[Bank, ...] = ()
     against: dict[str, str] = Field(default_factory=dict)
     """Row -> the row that it is compared with, for rows that have another one than `bench.base`."""
+    pairs: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Row -> rows that it is compared with beside that, in a table of their own."""
     joined: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """A row of tables -> the benchmark's rows that it is made of, each for data sets of its own."""
     bench: BenchConfig
@@ -91,6 +93,11 @@ class Plan(Section):
         self._check_joined()
         for name in (self.bench.base, *self.against, *self.against.values()):
             _known(name, self.rows, "base and 'against' name rows, and there is no")
+        for one, others in self.pairs.items():
+            for name in (one, *others):
+                _known(name, self.rows, "'pairs' names rows, and there is no")
+            if one in others or len(set(others)) < len(others):
+                raise ValueError(f"pairs: '{one}' is compared with itself, or with a row twice")
         return self
 
     def _check_joined(self) -> None:

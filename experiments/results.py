@@ -195,6 +195,7 @@ def results_of(
         "title": plan.title,
         "question": plan.question,
         "rows": {row: plan.base_of(row) for row in plan.rows},
+        "pairs": plan.pairs,
         "datasets": list(report.datasets),
         "data": data,
         "missing": [*hand.missing, *report.facts.get("failed", ()), *report.facts.get("notes", ())],

@@ -106,6 +106,26 @@ def test_the_tables_of_a_part() -> None:
     assert "a\\|b" in text
 
 
+def test_rows_beside_each_other() -> None:
+    figures = made(pairs={"ours": ["base"], "later": ["base"]})
+    text = page.section(figures, "results", [])
+    beside = text[text.index("Rows beside each other") :]
+    # Of two queries even the largest difference has p = 0.5 at best.
+    ((*cells, p),) = page.pair_table(figures, page.pairs_of(figures))[1]
+    assert cells == ["ours", "base", "+0.375", "-", "+0.375 [+0.250, +0.500]"]
+    assert float(p) == pytest.approx(0.5, abs=0.02)
+    assert line(beside, "ours")[:3] == ["ours", "base", "+0.375"]
+    clear = [
+        {**cell, "values": {"MRR": [0.9 if cell["row"] == "ours" else 0.1] * 20}, "seed": None, "run_means": []}
+        for cell in made().results["cells"][1:3]
+    ]
+    clear[0]["dataset"] = "rec-movie"
+    figures = made(cells=clear, pairs={"ours": ["base"]})
+    ((*_, marked, _, _, p),) = page.pair_table(figures, page.pairs_of(figures))[1]
+    assert (marked, p) == ("+0.800*", "< 0.001")
+    assert "Rows beside each other" not in page.section(made(), "results", [])
+
+
 def test_the_papers_figures_are_marked_as_quoted() -> None:
     text = page.section(made(quoted=True), "results", [])
     assert "Quoted from the paper" in text
