@@ -20,7 +20,7 @@ from r1ranker.benchmark.report import SHOWN, BenchReport
 from r1ranker.benchmark.run import Watch, load_datasets, run_bench
 from r1ranker.cli.facts import machine, versions
 from r1ranker.datasets import Dataset
-from r1ranker.errors import AssetError, InputError
+from r1ranker.errors import AssetError, ConfigError, InputError
 from r1ranker.evaluation.harness import RANDOM
 from r1ranker.files import sha256
 from r1ranker.llm.servers import without_credentials
@@ -53,7 +53,7 @@ def data_at_hand(
 ) -> AtHand:
     """The plan's benchmark on those of its data sets that can be built; its rows are still the plan's.
 
-    chosen: on these alone.
+    chosen: on these alone. Raises ConfigError where none of them can be built.
     """
     bench = plan.bench
     data = bench.data.model_copy(update={"sources": {**bench.data.sources, **sources}})
@@ -67,6 +67,8 @@ def data_at_hand(
             found += load_datasets(bench.model_copy(update={"data": data.model_copy(update=_only(name))}))
         except (AssetError, InputError) as error:
             missing.append(f"{name}: {error}")
+    if not found:
+        raise ConfigError(f"none of the plan's data sets is at hand ({'; '.join(missing)})")
     missing = [text for text in missing if text.partition(":")[0] not in kept.data]
     names = tuple(dataset.name for dataset in found)
     variants = {name: variant for name, variant in data.variants.items() if variant.of in names}
@@ -105,8 +107,10 @@ def resolve_rows(plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING) -> N
             if all(model_of(out, training.name, seed) for training in needed):
                 rows.append(_with_seed(row, seed, out))
                 hand.rows[rows[-1].name or ""] = (name, seed)
-            elif not any(kept.queries(plan.shown_as(name), dataset.name, seed) for dataset in hand.datasets):
-                lacking.append(seed)
+            elif any(kept.queries(plan.shown_as(name), dataset.name, seed) for dataset in hand.datasets):
+                continue
+            elif all(trained(training.name, seed, out, kept) for training in needed):
+                lacking.append(seed)  # its model is not at hand
         if lacking:
             hand.missing.append(f"{name}: of {told_seeds(lacking)}")
     ran = {hand.rows.get(row.name or "", (row.name, None))[0] for row in rows}
@@ -118,6 +122,11 @@ def resolve_rows(plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING) -> N
     if known_baselines(hand.bench.baselines, asked_for, kept):
         changed["baselines"] = ()
     hand.bench = hand.bench.model_copy(update=changed)
+
+
+def trained(name: str, seed: int, out: Path, kept: Kept) -> bool:
+    """Whether a training is finished, at hand or as the file tells."""
+    return model_of(out, name, seed) is not None or (name, seed) in kept.trainings
 
 
 def _place(plan: Plan, hand: AtHand, name: str) -> tuple[str, int | None]:

@@ -28,7 +28,7 @@ from r1ranker.cli.errors import INTERRUPTED, complain
 from r1ranker.config import RunConfig
 from r1ranker.errors import AssetError, ConfigError, InputError, R1RankerError
 from r1ranker.files import write_atomic
-from results import AtHand, as_text, data_at_hand, provenance, resolve_rows, results_of, run, told_seeds
+from results import AtHand, as_text, data_at_hand, provenance, resolve_rows, results_of, run, told_seeds, trained
 from training import (
     about,
     check_held_out,
@@ -98,8 +98,6 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         check_settings(config, folder_of(args.out, training.name, config.seed))
     with loading():
         hand = data_at_hand(plan, sources, args.limit, args.data, kept)
-    if not hand.datasets:
-        raise ConfigError(f"none of the plan's data sets is at hand ({'; '.join(hand.missing)})")
     wanted = [
         (training, config)
         for training, config in configs
@@ -115,14 +113,16 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
             if training.name == bank.training and (model := model_of(args.out, training.name, config.seed)):
                 record_bank(plan, bank, model, config.seed, args.out, sources)
     trainings = []
-    unfinished: dict[tuple[str, str], list[int]] = {}
+    unfinished: dict[str, dict[str, list[int]]] = {}
     for training, config in configs:
         folder = folder_of(args.out, training.name, config.seed)
         if model_of(args.out, training.name, config.seed):
             trainings.append(about(training, config, folder))
-        elif (training.name, config.seed) not in kept.trainings:
-            unfinished.setdefault((training.name, progress(config, folder)), []).append(config.seed)
-    hand.missing += [f"training {name}, {told_seeds(seeds)}: {text}" for (name, text), seeds in unfinished.items()]
+        elif not trained(training.name, config.seed, args.out, kept):
+            of_text = unfinished.setdefault(progress(config, folder), {})
+            of_text.setdefault(training.name, []).append(config.seed)
+    for text, seeds in unfinished.items():
+        hand.missing.append(f"{text}: {', '.join(f'{name} ({told_seeds(which)})' for name, which in seeds.items())}")
     resolve_rows(plan, hand, args.out, kept)
     _benchmark(plan, hand, args, trainings, facts, kept)
 

@@ -102,6 +102,15 @@ def test_a_data_set_that_is_left_out_is_kept(work: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("finished")
+def test_lists_that_are_not_found_again_are_told_although_the_file_has_their_values(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("lists.jsonl").unlink()
+    assert run.main(["plan.toml", "--data", "lists.jsonl", "--add"]) == 1
+    assert "none of the plan's data sets is at hand (lists.jsonl: " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("finished")
 @pytest.mark.parametrize(
     ("file", "old", "new", "said"),
     [

@@ -82,8 +82,8 @@ def test_seeds_that_lack_the_same_are_told_together(work: list[str]) -> None:
     change(Path("plan.toml"), "seeds = [0, 1]", "seeds = [0, 1, 2, 3]")
     assert run.main(["plan.toml", "--seeds", "0"]) == 0
     assert work == []
-    assert "training learner, seeds 2, 3: not trained" in results()["missing"]
-    assert "trained: of seeds 2, 3" in results()["missing"]
+    assert "not trained: learner (seeds 2, 3)" in results()["missing"]
+    assert not any(text.startswith("trained:") for text in results()["missing"])  # its row says no more
 
 
 @pytest.mark.usefixtures("finished")
@@ -114,8 +114,7 @@ def test_a_part_is_told_as_a_part_and_the_rest_is_done_later(
         ("base", None, 3),
         ("trained", 1, 3),
     ]
-    assert "training learner, seed 0: not trained" in results()["missing"]
-    assert "trained: of seed 0" in results()["missing"]
+    assert "not trained: learner (seed 0)" in results()["missing"]
     work.clear()
     assert run.main(["plan.toml"]) == 0
     assert work[:2] == ["step 1 of seed 0", "step 2 of seed 0"]
@@ -158,7 +157,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
 def test_a_stopped_training_says_how_far_it_is() -> None:
     (FOLDER / "seed-1" / training.DONE).unlink()
     assert run.main(["plan.toml", "--seeds", "0"]) == 0
-    assert "training learner, seed 1: trained to step 2 of 2" in results()["missing"]
+    assert "trained to step 2 of 2: learner (seed 1)" in results()["missing"]
 
 
 @pytest.mark.usefixtures("finished")
@@ -214,7 +213,7 @@ def test_what_only_leaves_out_is_compared_with_the_test_lists_once_it_is_trained
     assert work == []
     # Neither trained nor to be trained, it says nothing of this run's figures.
     assert run.main(["plan.toml", "--only", "learner", "--seeds", "0"]) == 0
-    assert "training greedy, seed 0: not trained" in results()["missing"]
+    assert "not trained: learner (seed 1), greedy (seed 0)" in results()["missing"]
     # Trained where it was fair, it is among the results of this run too.
     change(Path("plan.toml"), '"lists.jsonl"]\ntest_fraction = 0.5', '"lists.jsonl"]\ntest_fraction = 0.25')
     assert run.main(["plan.toml", "--only", "greedy", "--out", "elsewhere"]) == 0
@@ -265,7 +264,7 @@ def test_nothing_at_hand_is_an_error(plan_file: Path, capsys: pytest.CaptureFixt
     change(plan_file, '"lists.jsonl", "rec-music"', '"rec-music"')
     change(plan_file, '[bench.data.options."lists.jsonl"]\ntest_fraction = 0.5\n', "")
     assert run.main(["plan.toml"]) == 1
-    assert "none of the plan's data sets is at hand" in capsys.readouterr().err
+    assert "none of the plan's data sets is at hand (rec-music: " in capsys.readouterr().err
 
 
 def test_the_text_is_json_with_a_line_for_each_cell() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import training
+from kept import Kept
 from plan import Plan
 from r1ranker.cli import thoughts
 from r1ranker.errors import ConfigError, InputError
@@ -108,7 +109,11 @@ def test_a_row_with_thoughts_stands_once_for_each_seed_at_hand(tmp_path: Path) -
     assert hand.rows == {"helped (seed 1)": ("helped", 1)}
     assert [row.name for row in hand.bench.rows] == ["base", "helped (seed 1)"]
     assert hand.bench.rows[1].ranker["thoughts"] == str(training.bank_file(tmp_path, "both", 1))
-    assert hand.missing == ["helped: of seed 0"]
+    assert hand.missing == []  # that seed 0 is not trained is told of the training
+
+    told = Kept(trainings={("learner", 0): {}})
+    resolve_rows(plan, away := AtHand(plan.bench, [], {}), tmp_path, told)
+    assert away.missing == ["helped: of seed 0"]  # trained elsewhere, and its model is not here
 
 
 def test_a_bank_without_a_thought_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
