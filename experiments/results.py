@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from kept import NOTHING, Kept, known_baselines, only_unknown
 from paths import without_absolute_paths
-from plan import BANK, HERE, RUN, Plan
+from plan import BANK, RUN, Plan
 from r1ranker.benchmark.config import BenchConfig, RowConfig
 from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.benchmark.report import SHOWN, BenchReport
 from r1ranker.benchmark.run import Watch, load_datasets, run_bench
-from r1ranker.cli.facts import machine, versions
 from r1ranker.datasets import Dataset
 from r1ranker.errors import AssetError, ConfigError, InputError
 from r1ranker.evaluation.harness import RANDOM
@@ -228,31 +224,3 @@ def as_text(results: Mapping[str, Any]) -> str:
         else:
             lines.append(f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def provenance(arguments: Sequence[str]) -> dict[str, Any]:
-    """How something came about: the command, the commit, the day, the machine and the versions."""
-    facts = {
-        "command": f"python experiments/run.py {shlex.join(arguments)}",
-        "commit": commit(),
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        "versions": versions(),
-    }
-    plain: dict[str, Any] = without_absolute_paths(facts)
-    return plain
-
-
-def commit() -> str:
-    """The commit of the code that runs, and whether code or plans were changed since; "unknown" without git."""
-    try:
-        head = _git("rev-parse", "--short=12", "HEAD").strip()
-        changed = _git("status", "--porcelain", "--", "src", "experiments").strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{head} with changes" if changed else head
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(HERE.parent), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

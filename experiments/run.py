@@ -22,13 +22,14 @@ from pathlib import Path
 
 from kept import NOTHING, Kept, load_kept, merged
 from plan import Plan, Training, find_plan, load_plan
+from provenance import provenance
 from r1ranker.cli.bench import Watching
 from r1ranker.cli.console import loading, quiet, say
 from r1ranker.cli.errors import INTERRUPTED, complain
 from r1ranker.config import RunConfig
 from r1ranker.errors import AssetError, ConfigError, InputError, R1RankerError
 from r1ranker.files import write_atomic
-from results import AtHand, as_text, data_at_hand, provenance, resolve_rows, results_of, run, told_seeds, trained
+from results import AtHand, as_text, data_at_hand, resolve_rows, results_of, run, told_seeds, trained
 from training import (
     about,
     check_held_out,

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import page
+import page_tables
 from figures import Figures
+from pairs import pairs_of
 
 PAGE, RESULTS = Path("docs/experiments.md"), Path("docs/results/experiments")
 
@@ -91,7 +93,7 @@ def test_the_tables_of_a_part() -> None:
     assert "| later |" not in text
     seeds = text[text.index("seed by seed") :]
     assert line(seeds, "ours") == ["ours", "0", "0.750", "-", "-"]
-    assert [row[1:] for row in page.seed_table(made(datasets=["rec-movie"]))[1]] == [
+    assert [row[1:] for row in page_tables.seed_table(made(datasets=["rec-movie"]))[1]] == [
         ["0", "0.750", "0.750"],
         ["1", "1.000", "1.000"],
     ]
@@ -111,7 +113,7 @@ def test_rows_beside_each_other() -> None:
     text = page.section(figures, "results", [])
     beside = text[text.index("Rows beside each other") :]
     # Of two queries even the largest difference has p = 0.5 at best.
-    ((*cells, p),) = page.pair_table(figures, page.pairs_of(figures))[1]
+    ((*cells, p),) = page_tables.pair_table(figures, pairs_of(figures))[1]
     assert cells == ["ours", "base", "+0.375", "-", "+0.375 [+0.250, +0.500]"]
     assert float(p) == pytest.approx(0.5, abs=0.02)
     assert line(beside, "ours")[:3] == ["ours", "base", "+0.375"]
@@ -121,7 +123,7 @@ def test_rows_beside_each_other() -> None:
     ]
     clear[0]["dataset"] = "rec-movie"
     figures = made(cells=clear, pairs={"ours": ["base"]})
-    ((*_, marked, _, _, p),) = page.pair_table(figures, page.pairs_of(figures))[1]
+    ((*_, marked, _, _, p),) = page_tables.pair_table(figures, pairs_of(figures))[1]
     assert (marked, p) == ("+0.800*", "< 0.001")
     assert "Rows beside each other" not in page.section(made(), "results", [])
 
