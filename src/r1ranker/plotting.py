@@ -156,7 +156,7 @@ def plot_rows(
         axes.tick_params(axis="y", length=0, labelleft=place % columns == 0)
         axes.set_xlabel(label)
         _dress(axes, "both", fill(group, _LABEL))
-    if first is not None:
+    if first is not None and shown:
         first.set_yticks(range(len(shown)), list(shown), parse_math=False)
         first.set_ylim(len(shown) - 0.5, -0.5)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
