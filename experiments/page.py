@@ -32,7 +32,7 @@ from r1ranker.benchmark.report import ALPHA
 from r1ranker.cli.errors import complain
 from r1ranker.errors import InputError, R1RankerError
 from r1ranker.files import write_atomic
-from r1ranker.plotting import COLOURS, plot_curve, plot_groups, plot_rows
+from r1ranker.plotting import plot_curve, plot_groups
 
 PAGE = Path("docs/experiments.md")
 RESULTS = Path("docs/results/experiments")
@@ -149,8 +149,7 @@ def draw(figures: Figures, folder: Path) -> list[str]:
         ]
         for row in figures.rows
     }
-    plot = plot_groups if len(series) <= COLOURS else plot_rows
-    plot(figures.datasets, series, folder / f"{name}.png", title=figures.results["title"], label=MEASURE)
+    plot_groups(figures.datasets, series, folder / f"{name}.png", title=figures.results["title"], label=MEASURE)
     pictures = [f"{name}.png"]
     for training in dict.fromkeys(told["name"] for told in figures.results["trainings"]):
         curves = {t["seed"]: t["curve"] for t in figures.results["trainings"] if t["name"] == training}

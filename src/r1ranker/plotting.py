@@ -21,8 +21,6 @@ _MANY = (
 _LABEL = 32  # characters to a line of a label
 _BARS = 60  # about so many stand side by side
 _COLUMNS = 3  # panels of named lines beside each other
-COLOURS = len(_MANY)
-"""How many series `plot_groups` tells apart."""
 
 
 def plot_bars(
@@ -102,10 +100,13 @@ def plot_groups(
     """Writes a PNG of bars in groups: for each series one (value, low, high) a group, or None for no bar.
 
     A series without any bar takes no room, but keeps its colour for itself: in several plots of the same series
-    each has the same colour throughout. Many bars stand in panels below each other. From `COLOURS` series on colours
-    come again: use `plot_rows`. Raises MissingExtraError without matplotlib.
+    each has the same colour throughout. Many bars stand in panels below each other. More series than there are colours
+    become points on named lines, the first on top. Raises MissingExtraError without matplotlib.
     """
     shown = [(k, name, values) for k, (name, values) in enumerate(series.items()) if any(values)]
+    if len(series) > len(_MANY):
+        _plot_rows(groups, {name: values for _, name, values in shown}, path, title, label)
+        return
     legend = [fill(name, _LABEL) for _, name, _ in shown]
     panels = ceil(len(groups) * (len(shown) + 2) / _BARS)
     most = ceil(len(groups) / max(1, panels))  # groups of a panel
@@ -127,42 +128,6 @@ def plot_groups(
     _save(figure, path)
 
 
-def plot_rows(
-    groups: Sequence[str],
-    series: Mapping[str, Sequence[tuple[float, float, float] | None]],
-    path: str | Path,
-    *,
-    title: str,
-    label: str,
-) -> None:
-    """What `plot_groups` draws, for more series than there are colours: a panel a group, a named line a series.
-
-    A point is the value, its whiskers reach from low to high; the first series stands on top. Raises MissingExtraError
-    without matplotlib.
-    """
-    shown = {name: values for name, values in series.items() if any(values)}
-    columns = max(1, min(_COLUMNS, len(groups)))
-    lines = ceil(len(groups) / columns)
-    figure = _figure(3.2 + 3.0 * columns, lines * max(2.0, 0.9 + 0.2 * len(shown)))
-    first = None
-    for place, group in enumerate(groups):
-        axes = figure.add_subplot(lines, columns, place + 1, sharex=first, sharey=first)
-        first = first or axes
-        points = [(k, *value) for k, values in enumerate(shown.values()) if (value := values[place]) is not None]
-        rows, means = [k for k, *_ in points], [value for _, value, _, _ in points]
-        below = [max(0.0, value - low) for _, value, low, _ in points]
-        above = [max(0.0, high - value) for _, value, _, high in points]
-        axes.errorbar(means, rows, xerr=(below, above), fmt="o", color=_MARKED, markersize=4, ecolor=_PLAIN, capsize=2)
-        axes.tick_params(axis="y", length=0, labelleft=place % columns == 0)
-        axes.set_xlabel(label)
-        _dress(axes, "both", fill(group, _LABEL))
-    if first is not None and shown:
-        first.set_yticks(range(len(shown)), list(shown), parse_math=False)
-        first.set_ylim(len(shown) - 0.5, -0.5)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
-    _save(figure, path)
-
-
 def _draw_groups(
     axes: Any, groups: Sequence[str], shown: Sequence[tuple[int, Sequence[tuple[float, float, float] | None]]]
 ) -> list[Any]:
@@ -180,6 +145,36 @@ def _draw_groups(
     axes.set_xticks(range(len(groups)), [fill(name, _LABEL) for name in groups], parse_math=False)
     axes.tick_params(axis="x", length=0)
     return handles
+
+
+def _plot_rows(
+    groups: Sequence[str],
+    shown: Mapping[str, Sequence[tuple[float, float, float] | None]],
+    path: str | Path,
+    title: str,
+    label: str,
+) -> None:
+    """A panel a group, and in it a named line a series: the value as a point, whiskers from low to high."""
+    columns = max(1, min(_COLUMNS, len(groups)))
+    lines = ceil(len(groups) / columns)
+    figure = _figure(3.2 + 3.0 * columns, lines * max(2.0, 0.9 + 0.2 * len(shown)))
+    first = None
+    for place, group in enumerate(groups):
+        axes = figure.add_subplot(lines, columns, place + 1, sharex=first, sharey=first)
+        first = first or axes
+        points = [(k, *value) for k, values in enumerate(shown.values()) if (value := values[place]) is not None]
+        rows, means = [k for k, *_ in points], [value for _, value, _, _ in points]
+        below = [max(0.0, value - low) for _, value, low, _ in points]
+        above = [max(0.0, high - value) for _, value, _, high in points]
+        axes.errorbar(means, rows, xerr=(below, above), fmt="o", color=_MARKED, markersize=4, ecolor=_PLAIN, capsize=2)
+        axes.tick_params(axis="y", length=0, labelleft=place % columns == 0)
+        axes.set_xlabel(label)
+        _dress(axes, "both", fill(group, _LABEL))
+    if first is not None:
+        first.set_yticks(range(len(shown)), list(shown), parse_math=False)
+        first.set_ylim(len(shown) - 0.5, -0.5)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
+    _save(figure, path)
 
 
 def plot_scatter(
