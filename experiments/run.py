@@ -25,7 +25,7 @@ from plan import Plan, Training, find_plan, load_plan
 from provenance import provenance
 from r1ranker.cli.bench import Watching
 from r1ranker.cli.console import loading, quiet, say
-from r1ranker.cli.errors import INTERRUPTED, complain
+from r1ranker.cli.errors import complain, exit_code_of
 from r1ranker.config import RunConfig
 from r1ranker.errors import AssetError, ConfigError, InputError, R1RankerError
 from r1ranker.files import write_atomic
@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet()
     try:
         experiment(args, arguments)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         complain(f"stopped: what is finished is kept in {args.out}; run the same command again to go on")
-        return INTERRUPTED
+        return exit_code_of(error)
     except R1RankerError as error:
         complain(f"error: {error}")
         return 1

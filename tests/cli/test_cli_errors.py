@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from r1ranker.cli.app import app
 from r1ranker.cli.console import Bar, clock
-from r1ranker.cli.errors import GuardedGroup, explain, on_interrupt
+from r1ranker.cli.errors import GuardedGroup, Terminated, exit_code_of, explain, on_interrupt, on_sigterm
 from r1ranker.errors import InputError
 
 Invoke = Callable[..., Result]
@@ -71,6 +72,25 @@ def test_an_interrupt_says_what_was_kept_by_the_innermost() -> None:
     with pytest.raises(KeyboardInterrupt) as caught, on_interrupt(lambda: "outer"), on_interrupt(lambda: "inner"):
         raise KeyboardInterrupt
     assert str(caught.value) == "inner"
+    assert exit_code_of(caught.value) == 130
+
+
+def test_sigterm_is_an_interrupt_with_an_exit_code_of_its_own() -> None:
+    with pytest.raises(Terminated, match="kept") as caught, on_interrupt(lambda: "kept"), on_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert exit_code_of(caught.value) == 143
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_another_handler_of_sigterm_stays() -> None:
+    heard: list[int] = []
+    usual = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with on_sigterm():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+    assert heard == [signal.SIGTERM]
 
 
 def test_explain_never_needs_a_message() -> None:

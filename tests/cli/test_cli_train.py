@@ -135,7 +135,10 @@ def test_a_run_with_a_warm_up_says_what_it_kept(
     assert steps(Path("runs/tiny")) == [1, 2]
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_says_so(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_or_sigterm_keeps_a_checkpoint_and_says_so(
+    recipe: Path, tmp_path: Path, sent: signal.Signals, exit_code: int
+) -> None:
     command = [sys.executable, "-m", "r1ranker.cli.app", "train", str(recipe), "--no-eval"]
     command += ["--set", "train.steps=100000", "--set", "train.checkpoint_every=100000"]
     process = subprocess.Popen(
@@ -153,12 +156,12 @@ def test_ctrl_c_keeps_a_checkpoint_and_says_so(recipe: Path, tmp_path: Path) -> 
         if process.poll() is not None or (metrics.exists() and metrics.stat().st_size):
             break
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     try:
         _, complaint = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, complaint
+    assert process.returncode == exit_code, complaint
     assert "Traceback" not in complaint
     assert complaint.splitlines()[-1].startswith("stopped. The checkpoint is kept in runs/tiny/checkpoints/step-")
     assert list((tmp_path / "runs/tiny/checkpoints").glob("step-*"))

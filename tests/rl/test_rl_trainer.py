@@ -285,7 +285,7 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(
     assert_same(weights(resumed), weights(whole))
 
 
-def press_ctrl_c_in_step(trainer: Trainer, step: int, *, times: int) -> None:
+def press_ctrl_c_in_step(trainer: Trainer, step: int, *, times: int, sent: int = signal.SIGINT) -> None:
     """The signal comes while the gradients of that step (from 1) are computed, after which the step goes on."""
     backward = trainer.training.learner.backward
     pressed = 0
@@ -294,7 +294,7 @@ def press_ctrl_c_in_step(trainer: Trainer, step: int, *, times: int) -> None:
         nonlocal pressed
         while trainer.step == step - 1 and pressed < times:
             pressed += 1
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(sent)
         backward(*arguments)
 
     trainer.training.learner.backward = interrupted  # type: ignore[method-assign]
@@ -450,6 +450,25 @@ def test_an_empty_log_draws_nothing(tmp_path: Path) -> None:
     assert not log.plot(tmp_path / "reward.png", "a title")
     log.close()
     assert not (tmp_path / "reward.png").exists()
+
+
+def test_sigterm_that_the_caller_makes_an_exception_waits_for_the_end_of_the_step(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    def terminate(*_: Any) -> None:
+        raise KeyboardInterrupt("terminated")
+
+    trainer = make_trainer(tmp_path, steps=4)
+    press_ctrl_c_in_step(trainer, 2, times=1, sent=signal.SIGTERM)
+    usual = signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    try:
+        with pytest.raises(KeyboardInterrupt, match="terminated"):
+            trainer.run()
+        assert signal.getsignal(signal.SIGTERM) is terminate
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+    assert [p.name for p in complete_checkpoints(tmp_path / "checkpoints")] == ["step-000002"]
 
 
 def test_where_ctrl_c_is_ignored_it_stays_so(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:

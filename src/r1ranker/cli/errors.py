@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import typer
@@ -17,6 +20,7 @@ from r1ranker.errors import R1RankerError
 from r1ranker.files import write_problem
 
 INTERRUPTED = 130
+TERMINATED = 143
 _USAGE: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "unable to allocate")
 
@@ -24,16 +28,42 @@ _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with a sentence that says what was kept."""
 
+    exit_code = INTERRUPTED
+
+
+class Terminated(Interrupted):
+    """SIGTERM, by which schedulers and containers end a job: taken as Ctrl-C is, with an exit code of its own."""
+
+    exit_code = TERMINATED
+
 
 @contextmanager
 def on_interrupt(kept: Callable[[], str]) -> Iterator[None]:
     """Give a Ctrl-C inside the block the sentence `kept()`."""
     try:
         yield
-    except Interrupted:
-        raise
     except KeyboardInterrupt as error:
-        raise Interrupted(kept()) from error
+        if isinstance(error, Interrupted) and error.args:  # said further in
+            raise
+        raise (Terminated if isinstance(error, Terminated) else Interrupted)(kept()) from error
+
+
+@contextmanager
+def on_sigterm() -> Iterator[None]:
+    """Within, SIGTERM raises `Terminated`, so that work is kept as after a Ctrl-C. Another's handler stays."""
+    ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(_: int, __: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class GuardedGroup(TyperGroup):
@@ -47,7 +77,7 @@ class GuardedGroup(TyperGroup):
             raise
         except KeyboardInterrupt as error:
             complain(str(error) or "stopped")
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(exit_code_of(error)) from None
         except Exception as error:  # the last line of defence against a traceback
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # whoever read our output has left: the framework ends quietly
@@ -56,6 +86,11 @@ class GuardedGroup(TyperGroup):
             else:
                 complain(f"error: {explain(error)}")
             raise typer.Exit(1) from None
+
+
+def exit_code_of(error: KeyboardInterrupt) -> int:
+    """What a command that was stopped exits with: 128 and the signal's number."""
+    return error.exit_code if isinstance(error, Interrupted) else INTERRUPTED
 
 
 def explain(error: BaseException) -> str:

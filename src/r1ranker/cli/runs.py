@@ -15,7 +15,7 @@ from r1ranker.assets import fetch_model
 from r1ranker.baselines import presort_dataset
 from r1ranker.checkpoint import complete_checkpoints
 from r1ranker.cli.console import Bar, loading, say
-from r1ranker.cli.errors import on_interrupt, require_writable
+from r1ranker.cli.errors import on_interrupt, on_sigterm, require_writable
 from r1ranker.cli.facts import versions
 from r1ranker.cli.options import load_data
 from r1ranker.config import RunConfig
@@ -126,14 +126,15 @@ def train_run(
 
     dataset: the recipe's data, where it is loaded already.
     bar: show progress on stderr, with the reward and the time left.
-    Raises R1RankerError if the model cannot be saved; the checkpoint then stays. A Ctrl-C says what was kept.
+    Raises R1RankerError if the model cannot be saved; the checkpoint then stays. Ctrl-C or SIGTERM keeps a
+    checkpoint and says so.
     """
     from r1ranker.rl.policy import Policy
     from r1ranker.rl.trainer import Trainer
 
     require_writable(folder)
     begin = time.perf_counter()
-    with on_interrupt(lambda: _kept(folder)):
+    with on_interrupt(lambda: _kept(folder)), on_sigterm():
         data = dataset if dataset is not None else load_examples(config)
         if not data.train:
             raise InputError(f"'{data.name}' has no training examples: lower its test_fraction")

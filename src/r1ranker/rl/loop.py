@@ -51,24 +51,34 @@ OnStep = Callable[[int, int, dict[str, float]], None]
 
 @contextmanager
 def _interrupt_later() -> Iterator[None]:
-    """Within, the first Ctrl-C is kept until the end; the second is not. Where it is ignored (nohup), it stays so."""
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    if ignored or threading.current_thread() is not threading.main_thread():
+    """Within, the first Ctrl-C or SIGTERM is kept until the end; the second is not.
+
+    A signal that no handler in Python takes is left alone: Ctrl-C under nohup stays ignored, and SIGTERM ends the
+    process at once unless the caller made it an exception, as the command line does.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    usual = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     asked: list[int] = []
 
+    def restore() -> None:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
     def ask(number: int, _: FrameType | None) -> None:
         asked.append(number)
-        signal.signal(signal.SIGINT, usual)
+        restore()
 
-    usual = signal.signal(signal.SIGINT, ask) or signal.SIG_DFL  # None: a handler that Python did not set
+    for number in usual:
+        signal.signal(number, ask)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, usual)
+        restore()
     if asked:
-        raise KeyboardInterrupt
+        signal.raise_signal(asked[0])
 
 
 def load_same_run(path: Path, config: RunConfig) -> Checkpoint:
@@ -140,7 +150,7 @@ class Loop:
         """Take the steps that are left; returns the metrics of every step, also of those taken before.
 
         Ctrl-C waits for the end of the step and keeps a checkpoint; a second one stops at once, and what is kept is
-        the last checkpoint.
+        the last checkpoint. So does SIGTERM where the caller's handler raises a KeyboardInterrupt.
         """
         first = self.step
         log = MetricsLog(self.folder, self.part, first_step=self.step + 1)  # a row's step counts from 1
