@@ -87,6 +87,21 @@ class Kept:
 NOTHING = Kept()
 
 
+def check_whole(path: Path, command: str) -> None:
+    """Before a part of a plan is measured anew: raises ConfigError where that would replace another result."""
+    if not path.exists():
+        return
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))["command"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is no experiment's results ({error!r}): write to another --results") from error
+    if told != command:
+        raise ConfigError(
+            f"{path} holds results, which this part of the plan would replace: add to them with --add, or write to "
+            "another --results"
+        )
+
+
 def load_kept(path: Path, plan: Plan) -> Kept:
     """The file's values. Raises ConfigError where it cannot be read, or has a row that the plan has not."""
     if not path.exists():

@@ -16,7 +16,7 @@ from r1ranker.cli.facts import machine, versions
 def provenance(arguments: Sequence[str]) -> dict[str, Any]:
     """How something came about: the command, the commit, the day, the machine and the versions."""
     facts = {
-        "command": f"python experiments/run.py {shlex.join(arguments)}",
+        "command": command(arguments),
         "commit": commit(),
         "date": date.today().isoformat(),
         "machine": machine(),
@@ -24,6 +24,18 @@ def provenance(arguments: Sequence[str]) -> dict[str, Any]:
     }
     plain: dict[str, Any] = without_absolute_paths(facts)
     return plain
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command that gives the same values; where it writes to is left out."""
+    told: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("--out", "--results"):
+            next(rest, None)
+        elif not argument.startswith(("--out=", "--results=")):
+            told.append(argument)
+    return f"python experiments/run.py {shlex.join(told)}"
 
 
 def commit() -> str:

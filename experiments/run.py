@@ -1,7 +1,7 @@
 """Run an experiment: train what is missing, then the benchmark, then write what the page needs.
 
     python experiments/run.py main --source "rec-music=data/cds" --source "router-*=data/nq"
-    python experiments/run.py ablations --only three-grpo --seeds 0 --data rec-movie --limit 20      # a part of it
+    python experiments/run.py ablations --only three-grpo --seeds 0 --data rec-movie --limit 20 --results mine   # a part
 
 Run the same command again after a stop: trainings and the benchmark go on where they were. What is missing, such as a
 seed that was not trained or a data set without its files, is told in the JSON and on the page.
@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from kept import NOTHING, Kept, load_kept, merged
+from kept import NOTHING, Kept, check_whole, load_kept, merged
 from plan import Plan, Training, find_plan, load_plan
 from provenance import provenance
 from r1ranker.cli.bench import Watching
@@ -89,9 +89,11 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     _check_choice("--data", args.data or [], plan.bench.data.names)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: give at least one query, or leave it out")
-    kept = load_kept(args.results / f"{plan.name}.json", plan) if args.add else NOTHING
+    file, facts = args.results / f"{plan.name}.json", provenance(arguments)
+    kept = load_kept(file, plan) if args.add else NOTHING
+    if not args.add and (args.only or args.seeds or args.data or args.limit):
+        check_whole(file, facts["command"])
     sources = _sources(args.source)
-    facts = provenance(arguments)
     configs = [(t, config_of(t, seed, path.parent, sources, args.out)) for t in plan.trainings for seed in t.seeds]
     _check_sources(sources, {*plan.bench.data.names, *(name for _, config in configs for name in config.data.names)})
     kept.check_trainings({(t.name, config.seed): settings_of(t, config) for t, config in configs})

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from r1ranker.answers import (
     ANSWER_FORMS,
+    MOST_WORDS,
     AnswerForm,
     answer_labels,
+    beginning,
     default_answer_form,
     item_type,
     normalise,
@@ -91,6 +93,32 @@ def test_quotes_that_begin_alike_grow_until_they_differ_and_the_others_stay_shor
 def test_a_quote_that_is_another_texts_beginning_stays_and_equal_texts_are_numbered() -> None:
     texts = ["a b", "a b c d e", "same text here", "same text here"]
     assert answer_labels(listed(texts), "quote", 2) == ("a b", "a b c d", "same text here", "same text here (2)")
+
+
+def test_labels_grow_no_longer_than_they_can_be_scored() -> None:
+    words = [f"w{k}" for k in range(100)]
+    same, other = " ".join(words), " ".join([*words, "end"])
+    first = " ".join(words[:MOST_WORDS])
+    assert answer_labels(listed([same, other]), "quote") == (first, f"{first} (2)")
+    # A name of more words is quoted as well, by as few words as tell it from the others.
+    long, short = " ".join(words[: MOST_WORDS + 1]), " ".join(words[:MOST_WORDS])
+    assert answer_labels(listed([long, "a b c d"]), "name", 3) == ("w0 w1 w2", "a b c d")
+    assert answer_labels(listed([short]), "name", 3) == (short,)
+    assert answer_labels(listed(["x", "y"], [long, f"{long} z"]), "name", 60) == (first, f"{first} (2)")
+
+
+def test_where_no_spaces_stand_two_characters_are_a_word() -> None:
+    assert beginning("今天天气很好，我们去公园。", 3) == "今天天气很好"
+    assert beginning("GPT模型 is fine", 2) == "GPT模型"
+    assert beginning("สวัสดีชาวโลก", 2) == "สวัส"
+    assert answer_labels(listed(["今天天气很好，我们去公园。", "昨天下雨"]), "quote", 2) == ("今天天气", "昨天下雨")
+
+
+def test_normalise_keeps_the_marks_that_are_part_of_a_word() -> None:
+    assert normalise("दिन") != normalise("दान")
+    assert normalise("दिन, दान!") == "दिन दान"
+    assert normalise("İstanbul") == "i̇stanbul"
+    assert normalise("e\u0301t\u00e9") == "été"
 
 
 def test_normalise_takes_case_punctuation_spacing_and_compatibility_forms_away() -> None:

@@ -86,6 +86,18 @@ def test_labels_that_overlap_in_part_are_several() -> None:
     assert find_label("a red green one", ["red green", "green blue"]) == (0, False)
 
 
+def test_a_label_is_found_without_the_number_that_tells_it_from_another() -> None:
+    candidates = tuple(Candidate(name, name) for name in ("C", "C++", "C#"))
+    labels = answer_labels(RankingExample("e", "recommendation", candidates), "name")
+    assert labels == ("C", "C++ (2)", "C# (3)")
+    assert [find_label(text, labels) for text in ("C", "C++", "C#", "c")] == [(0, True), (1, False), (2, False), (0, False)]
+    assert find_label("दान", ["दिन", "दान"]) == (1, True)
+    assert find_label("दान।", ["दिन", "दान"]) == (1, False)
+    # A number of the name's own tells nothing.
+    assert find_label("Heat", ["Heat (1995)", "Heat (1986)"]) is None
+    assert find_label("Heat!", ["Heat", "Heat! (2)", "Heat! (3)"]) == (0, False)
+
+
 def test_labels_of_punctuation_alone_are_found_letter_for_letter_only() -> None:
     assert find_label("!!!", ["!!!", "??? (2)"]) == (0, True)
     assert find_label("...", ["!!!", "??? (2)"]) is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ def test_recommendation_by_hand(make_example: ExampleFactory) -> None:
         "Heat (1995)\n"
         "Casablanca (1942)"
     )
+
+
+def test_a_history_and_a_query_are_both_asked_for(tmp_path: Path, make_example: ExampleFactory) -> None:
+    example, wanted = make_example(2), "a film\nfor children"
+    plain, both = build(example).user, build(replace(example, query=wanted)).user
+    assert both == plain.replace("Big (1988)\n", "Big (1988)\n\nThe user now asks for: a film for children\n") != plain
+    alone = build(replace(example, query=wanted, history=())).user
+    assert alone.startswith("A user asks for: a film for children\n\nWhich candidate is the user least likely to")
+    # A user's wording that names the query itself needs no other place for it.
+    templates = PromptTemplates.load(write(tmp_path, '[recommendation]\ncontext = "$history, then $query"\n'))
+    text = build(replace(example, query=wanted), templates=templates).user
+    assert text.startswith("Rocky (1976)\nBig (1988), then a film for children\n\nWhich")
 
 
 def test_an_earlier_rankings_order_is_told_after_the_question(make_example: ExampleFactory) -> None:
@@ -93,6 +106,12 @@ def test_passages_by_id_and_by_quote(make_example: ExampleFactory) -> None:
     assert '? Reply with its label only, such as "passage 2".\n\nCandidates:\n' in by_id.user
     assert listing(by_quote) == [c.text for c in example.candidates]
     assert "? Reply with its first words only.\n\nCandidates:\n" in by_quote.user
+
+
+def test_a_long_text_that_is_its_own_name_stands_once() -> None:
+    text = " ".join(f"w{k}" for k in range(100))
+    example = RankingExample("e", "recommendation", (Candidate("a", text), Candidate("b", text, "B")), history=("x",))
+    assert listing(build(example)) == [text, f"B: {text}"]
 
 
 def test_a_quote_that_had_to_be_numbered_stands_before_its_text() -> None:

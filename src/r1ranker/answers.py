@@ -1,8 +1,9 @@
 """What a model writes to name a candidate: its label.
 
 Three forms: `id` ("passage 3", the paper's for passages), `name` (a title, an LLM's name, the paper's
-for the other two scenarios) and `quote` (the first words of the candidate's own text). Labels differ
-from one another by construction, also after the normalisation that the parser applies.
+for the other two scenarios; of a long text that is its own name, the first words) and `quote` (the first words of
+the candidate's own text). Labels differ from one another by construction, also after the normalisation that the
+parser applies.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import islice, takewhile
 from typing import Literal
 
 from r1ranker.types import Candidate, RankingExample, Scenario
@@ -17,6 +19,8 @@ from r1ranker.types import Candidate, RankingExample, Scenario
 AnswerForm = Literal["id", "name", "quote"]
 ANSWER_FORMS: tuple[AnswerForm, ...] = ("id", "name", "quote")
 QUOTE_WORDS = 8
+MOST_WORDS = 64
+"""Of a label. Longer names are quoted, and quotes that begin alike grow no longer: labels are scored as a whole."""
 SMALL_MODEL = 1_000_000_000
 """Parameters below which a model is taken to be too small to bind an index to a text."""
 
@@ -24,6 +28,9 @@ ITEM_TYPES: dict[Scenario, str] = {"recommendation": "item", "routing": "LLM", "
 
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _NOT_WORD = re.compile(r"[^\w]+", re.UNICODE)
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Thai, Lao, Burmese, Khmer, Japanese and Chinese, which are written without spaces."""
+_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\s{_UNSPACED}]+")
 
 
 def one_line(text: str) -> str:
@@ -33,7 +40,13 @@ def one_line(text: str) -> str:
 
 def normalise(text: str) -> str:
     """Case, punctuation and spacing taken away: what two labels must differ in, and what repairs compare."""
-    return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return _NOT_WORD.sub(_between, unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def _between(gap: re.Match[str]) -> str:
+    """A space, after the marks that belong to the letter before: in many scripts they are its vowels."""
+    marks = "".join(takewhile(lambda c: unicodedata.category(c).startswith("M"), gap[0]))
+    return marks if marks == gap[0] else f"{marks} "
 
 
 def default_answer_form(scenario: Scenario, parameters: int | None = None) -> AnswerForm:
@@ -56,23 +69,34 @@ def answer_labels(example: RankingExample, form: AnswerForm, words: int = QUOTE_
     if form == "id":
         return tuple(f"{item_type(example)} {k}" for k in range(1, len(example.candidates) + 1))
     if form == "name":
-        return _numbered([one_line(c.name or c.text) or _fallback(c) for c in example.candidates])
-    return _numbered(_quotes(example.candidates, words))
+        names = [one_line(c.name or c.text) or _fallback(c) for c in example.candidates]
+        long = [k for k, name in enumerate(names) if beginning(name, MOST_WORDS) != name]
+        for k, quote in zip(long, _quotes([names[k] for k in long], words), strict=True):
+            names[k] = quote
+        return _numbered(names)
+    return _numbered(_quotes([one_line(c.text) or _fallback(c) for c in example.candidates], words))
 
 
-def _quotes(candidates: Sequence[Candidate], words: int) -> list[str]:
-    """The first `words` words of each text; where two begin alike, as many more as tell them apart."""
-    texts = [one_line(c.text).split() or [_fallback(c)] for c in candidates]
+def beginning(text: str, words: int) -> str:
+    """The first words of a text on one line; where none are told apart by spaces, two characters are a word."""
+    ends = [word.end() for word in islice(_WORD.finditer(text), words)]
+    return text[: ends[-1]] if ends else text
+
+
+def _quotes(texts: Sequence[str], words: int) -> list[str]:
+    """The first `words` words of each text; where two begin alike, as many more as tell them apart, or MOST_WORDS."""
     lengths = [words] * len(texts)
-    open_ = set(range(len(texts)))
-    while open_:
+    while True:
+        quotes = [beginning(text, n) for text, n in zip(texts, lengths, strict=True)]
         seen: dict[str, list[int]] = {}
-        for k, text in enumerate(texts):
-            seen.setdefault(normalise(" ".join(text[: lengths[k]])), []).append(k)
-        open_ = {k for same in seen.values() if len(same) > 1 for k in same if lengths[k] < len(texts[k])}
+        for k, quote in enumerate(quotes):
+            seen.setdefault(normalise(quote), []).append(k)
+        alike = [k for same in seen.values() if len(same) > 1 for k in same]
+        open_ = [k for k in alike if lengths[k] < MOST_WORDS and quotes[k] != texts[k]]
+        if not open_:
+            return quotes
         for k in open_:
-            lengths[k] += words
-    return [" ".join(text[:n]) for text, n in zip(texts, lengths, strict=True)]
+            lengths[k] = min(lengths[k] + words, MOST_WORDS)
 
 
 def _fallback(candidate: Candidate) -> str:

@@ -24,6 +24,7 @@ from r1ranker.files import sha256
 
 STATE = "state.json"
 PARTIAL = ".partial"
+GO_ON = "run the same command again (`r1ranker train` with --resume) to go on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         raise CheckpointError(
             f"{target}: the checkpoint cannot be written ({error}); earlier ones are kept. "
-            "Make room on the disk and go on with --resume"
+            f"Make room on the disk and {GO_ON}"
         ) from error
     for old in complete_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)

@@ -40,8 +40,9 @@ def _answer_text(reply: str) -> tuple[str, bool]:
 def find_label(text: str, labels: Sequence[str]) -> tuple[int, bool] | None:
     """The one label that `text` names, as (index, letter for letter), or None if there is none or several.
 
-    In turn: the label itself; the label but for case, spacing and punctuation; the one label that
-    stands inside the text; the one label that the text is a part of.
+    In turn: the label itself; the label but for the number that tells it from one that differs in punctuation
+    ("C++ (2)" beside "C"); the label but for case, spacing and punctuation; the one label that stands inside the
+    text; the one label that the text is a part of.
     """
     text = text.strip()
     for k, label in enumerate(labels):
@@ -52,7 +53,9 @@ def find_label(text: str, labels: Sequence[str]) -> tuple[int, bool] | None:
         return None
     keys = [normalise(label) for label in labels]
     if key in keys:
-        return keys.index(key), False
+        names = {f"{text} ({n})" for n in range(2, len(labels) + 1)}
+        numbered = [k for k, label in enumerate(labels) if label in names]
+        return numbered[0] if len(numbered) == 1 else keys.index(key), False
     inside = _labels_in_order(text, labels)
     if inside:
         return (inside[0], False) if len(inside) == 1 else None

@@ -93,7 +93,7 @@ def _default() -> PromptTemplates:
 def _candidate_line(example: RankingExample, index: int, label: str, form: AnswerForm) -> str:
     candidate = example.candidates[index]
     text = one_line(candidate.text)
-    if form == "quote" and text.startswith(label):
+    if (form == "quote" or (form == "name" and not candidate.name)) and text.startswith(label):
         return text
     if form == "name" and text in (label, one_line(candidate.name or "")):
         return label
@@ -196,11 +196,12 @@ def _bytes(text: str) -> int:
 
 
 def _context(templates: PromptTemplates, example: RankingExample) -> str:
-    """The query or the history, which every turn begins with."""
-    return templates.text(
-        example.scenario,
-        "context",
-        item=item_type(example),
-        query=one_line(example.query),
-        history="\n".join(one_line(h) for h in example.history),
-    )
+    """The query, the history, or both, which every turn begins with."""
+    item, query = item_type(example), one_line(example.query)
+    history = "\n".join(one_line(h) for h in example.history)
+    if example.scenario != "recommendation":
+        return templates.text(example.scenario, "context", item=item, query=query, history=history)
+    if query and not example.history:
+        return templates.text("recommendation", "request", item=item, query=query)
+    asked = templates.text("recommendation", "asked", item=item, query=query) if query else ""
+    return templates.text("recommendation", "context", item=item, query=query, history=history, asked=asked)

@@ -31,8 +31,10 @@ def test_the_history_is_the_mean_of_its_items(encoder: Encoder) -> None:
     mean = (one + two) / 2
     found = encoder.context(example(["x"], history=("heat", "star wars")))
     assert found == pytest.approx(mean / np.linalg.norm(mean))
-    # A query goes before a history, and a text is nearest to itself.
-    assert encoder.context(example(["x"], query="heat", history=("star wars",))) == pytest.approx(one)
+    # A query counts as much as a whole history, and a text is nearest to itself.
+    both = (two + mean) / 2
+    found = encoder.context(example(["x"], query="star wars", history=("heat", "star wars")))
+    assert found == pytest.approx(both / np.linalg.norm(both))
     assert encoder.context(example(["x"])) is None
     ranked = Embeddings(encoder).scores(example(["star wars", "heat"], query="heat"))
     assert ranked == steady([float(one @ two), 1.0])

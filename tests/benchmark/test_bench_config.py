@@ -73,6 +73,15 @@ def test_other_data_by_set_makes_what_the_file_says_of_its_own_moot(file: Path) 
     assert load_bench(file, ['data.names=["router-cost"]']).rows[0].datasets == ()
 
 
+def test_a_row_whose_first_stages_are_all_moot_ranks_nothing_without_one(tmp_path: Path) -> None:
+    path = tmp_path / "bench.toml"
+    rows = "[[rows]]\nmodel = 'x'\nfirst_stage = { 'passage-*' = 'bm25' }\n[[rows]]\nmodel = 'y'\n"
+    path.write_text(f"{rows}[data]\nnames = ['rec-movie', 'passage-5']\n", encoding="utf-8")
+    after, plain = load_bench(path, ['data.names=["rec-movie"]']).rows
+    assert (after.first_stage, after.datasets) == ({}, ())
+    assert plain.datasets == ("*",)
+
+
 def test_what_set_itself_says_of_other_data_is_an_error(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"\[data.sources\] 'rec-game' matches none"):
         load_bench(file, ['data.names=["passage-5"]', 'data.sources.rec-game="x"'])

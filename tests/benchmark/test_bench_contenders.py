@@ -108,6 +108,12 @@ def test_baselines_suit_scenarios(lists: Lists) -> None:
     assert [made[name].applies(passages) for name in ("bm25", "popularity", "label-prior")] == [True, False, False]
 
 
+def test_two_rows_do_not_share_a_run_file(tiny_folder: Path) -> None:
+    rows = [row(tiny_folder, name="IRanker (base)"), row(tiny_folder, name="IRanker base")]
+    with pytest.raises(ConfigError, match=r"the rows 'IRanker \(base\)' and 'IRanker base' would share a run file"):
+        contenders(bench_of(ANY, rows=rows))
+
+
 def test_a_row_is_told_by_its_first_stage_and_leaves_out_data_sets_without_one(lists: Lists, tiny_folder: Path) -> None:
     queries, users = lists(2), lists(2, name="users.jsonl", history=True)
     tables = [

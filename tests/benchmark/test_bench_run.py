@@ -19,6 +19,7 @@ from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.benchmark.report import BenchReport
 from r1ranker.benchmark.run import run_bench
 from r1ranker.benchmark.tables import cost_table
+from r1ranker.datasets import read_qrels, read_run
 from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError
 from r1ranker.evaluation.harness import run_ranker
 from r1ranker.types import RankingExample
@@ -301,6 +302,24 @@ def test_lists_are_handed_over_as_the_first_stage_ranks_them(
     assert {e.presorted for e in given["tiny"]} == {False}
     assert [cell.dataset for cell in report.of("after bm25")] == [str(path)]  # users have no first stage
     assert {o.name for o in report.order} == {"tiny"}  # in any listing, the first stage's order is the same
+
+
+def test_lists_that_come_sorted_are_not_listed_anew(lists: Lists, tiny_folder: Path, tmp_path: Path) -> None:
+    path = lists(4)
+    first, *others = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([json.dumps({**json.loads(first), "presorted": True}), *others]), encoding="utf-8")
+    bench = bench_of(path, rows=[row(tiny_folder)], order={"listings": 2})
+    assert [o.queries for o in run_bench(bench, tmp_path / "out", Listening()).order] == [3]
+    path.write_text(json.dumps({**json.loads(first), "presorted": True}), encoding="utf-8")
+    assert run_bench(bench, tmp_path / "out", Listening()).order == ()
+
+
+def test_a_row_with_fewer_lists_leaves_the_others_judged(lists: Lists, tiny_folder: Path, tmp_path: Path) -> None:
+    bench = bench_of(lists(6), rows=[row(tiny_folder, limit=2)], baselines=["bm25"], limit=5)
+    run_bench(bench, tmp_path / "out", Listening())
+    (folder,) = (tmp_path / "out" / "runs").iterdir()
+    assert list(read_qrels(folder / "qrels.txt")) == list(read_run(folder / "bm25.run")) == [f"q{k}" for k in range(5)]
+    assert list(read_run(folder / "tiny.run")) == ["q0", "q1"]
 
 
 def test_the_base_row_is_checked_before_data_sets_are_built(tmp_path: Path) -> None:

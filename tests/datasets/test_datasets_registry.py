@@ -90,6 +90,11 @@ def test_a_path_of_a_users_own_file_is_read_for_testing(tmp_path: Path) -> None:
     assert data.notes[0].startswith(f"line dropped: {path}:9: not valid JSON")
     split = load_dataset(str(path), test_fraction=0.5)
     assert (len(split.train), len(split.test)) == (4, 4)  # Dataset itself checks that groups stay together
+    contexts = [{"query": "Who wrote Emma?"}, {"query": "who  wrote emma"}, {"history": ["x"]}, {"history": ["X"]}]
+    path.write_text("\n".join(json.dumps({**c, "candidates": ["a"], "id": str(k)}) for k, c in enumerate(contexts)))
+    split = load_dataset(str(path), test_fraction=0.5)
+    assert {tuple(e.id for e in side) for side in (split.train, split.test)} == {("0", "1"), ("2", "3")}
+    assert split.notes == ("2 lists stay on the side of an earlier one with nearly the same context",)
     path.write_text("{")
     with pytest.raises(InputError, match="holds no example"):
         load_dataset(str(path))
@@ -100,7 +105,7 @@ def test_unknown_names_and_options_name_the_nearest(tmp_path: Path) -> None:
         load_dataset("rec-movies")
     with pytest.raises(ConfigError, match=r"no option 'candidate' \(did you mean 'candidates'"):
         load_dataset("passage-5", source=tmp_path, candidate=3)
-    with pytest.raises(ConfigError, match="no option 'history'; it has test_fraction, seed"):
+    with pytest.raises(ConfigError, match="no option 'history'; it has test_fraction, near_duplicates, seed"):
         load_dataset("mine.jsonl", history=3)
 
 

@@ -19,12 +19,13 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 def examples(draw: st.DrawFn) -> RankingExample:
     ids = draw(st.lists(TEXT, min_size=1, max_size=4, unique=True))
     names = st.none() | TEXT.filter(bool)
+    history = tuple(draw(st.lists(TEXT, max_size=2)))
     return RankingExample(
         id=draw(TEXT),
-        scenario=draw(st.sampled_from(["recommendation", "routing", "passage"])),
+        scenario="recommendation" if history else draw(st.sampled_from(["recommendation", "routing", "passage"])),
         candidates=tuple(Candidate(i, draw(TEXT), draw(names)) for i in ids),
         query=draw(TEXT.filter(str.strip)),
-        history=tuple(draw(st.lists(TEXT, max_size=2))),
+        history=history,
         relevance=draw(st.dictionaries(st.sampled_from(ids), st.floats(0, 10))),
         group=draw(TEXT),
         item_type=draw(TEXT),
@@ -92,6 +93,7 @@ def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
         ('{"query": "q", "candidates": ["a"], "relevance": {"1": NaN}}', "must be a finite number"),
         ('{"query": "q", "candidates": ["a"], "relevance": {"1": 1%s}}' % ("0" * 400), "too large"),
         ('{"query": "q", "candidates": ["a"], "scenario": "music"}', "scenario is 'music'"),
+        ('{"query": "q", "history": ["h"], "candidates": ["a"], "scenario": "passage"}', "leave the 'history' out"),
         ('{"query": "q", "candidates": ["a"], "id": [1]}', "'id' must be a text, not a list"),
         ('{"query": "q", "candidates": ["a"], "presorted": "yes"}', "must be true or false, not a text"),
         ('{"query": "q", "candidates": ["a"], "presortd": true}', "did you mean 'presorted'"),

@@ -65,6 +65,14 @@ def test_a_beir_folder_with_a_run(tmp_path: Path) -> None:
     )
 
 
+def test_the_runs_order_is_told_where_it_is_asked_for(tmp_path: Path) -> None:
+    source = folder(tmp_path / "with")
+    assert {e.presorted for e in load_dataset("trec", source=source).test} == {False}
+    assert {e.presorted for e in load_dataset("trec", source=source, presorted=True).test} == {True}
+    with pytest.raises(InputError, match="without a run its lists are in no order"):
+        load_dataset("trec", source=folder(tmp_path / "without", run=None), presorted=True)
+
+
 def test_queries_without_a_relevant_candidate_can_be_dropped(tmp_path: Path) -> None:
     data = load_dataset("trec", source=folder(tmp_path), unjudged="drop")
     assert lists(data) == {"q1": "d2 d1 d4 d3"}

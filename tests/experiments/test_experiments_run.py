@@ -21,6 +21,12 @@ from results import as_text
 FOLDER = Path("runs/experiments/trainings/learner")
 
 
+def anew(*arguments: str) -> int:
+    """A part of the plan in place of what the file holds."""
+    RESULTS.unlink(missing_ok=True)
+    return run.main(["plan.toml", *arguments])
+
+
 def add_training(name: str, setting: str) -> None:
     """A second training to the plan, with one seed."""
     table = f"[[trainings]]\nname = '{name}'\nrecipe = 'recipe.toml'\nseeds = [0]\nset = ['{setting}']\n"
@@ -80,7 +86,7 @@ def test_a_model_that_fails_is_told_in_the_json_and_by_the_exit_code(
 @pytest.mark.usefixtures("finished")
 def test_seeds_that_lack_the_same_are_told_together(work: list[str]) -> None:
     change(Path("plan.toml"), "seeds = [0, 1]", "seeds = [0, 1, 2, 3]")
-    assert run.main(["plan.toml", "--seeds", "0"]) == 0
+    assert anew("--seeds", "0") == 0
     assert work == []
     assert "not trained: learner (seeds 2, 3)" in results()["missing"]
     assert not any(text.startswith("trained:") for text in results()["missing"])  # its row says no more
@@ -122,10 +128,24 @@ def test_a_part_is_told_as_a_part_and_the_rest_is_done_later(
 
 
 @pytest.mark.usefixtures("finished")
+def test_a_part_does_not_replace_what_the_file_holds(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = RESULTS.read_text(encoding="utf-8")
+    for part in (["--seeds", "0"], ["--only", "learner"], ["--data", "lists.jsonl"], ["--limit", "3"]):
+        assert run.main(["plan.toml", *part]) == 1
+        assert "which this part of the plan would replace: add to them with --add" in capsys.readouterr().err
+    assert (work, RESULTS.read_text(encoding="utf-8")) == ([], before)
+    part = ["--data", "lists.jsonl", "--limit", "3"]
+    assert run.main(["plan.toml", *part, "--results", "mine"]) == 0
+    assert run.main(["plan.toml", *part, "--results=mine", "--out", str(run.OUT)]) == 0  # the same once more
+    told = json.loads(Path("mine/tiny.json").read_text(encoding="utf-8"))["command"]
+    assert told == "python experiments/run.py plan.toml --data lists.jsonl --limit 3"
+
+
+@pytest.mark.usefixtures("finished")
 def test_a_data_set_that_is_left_out_is_told_so() -> None:
     (before,) = (text for text in results()["missing"] if "rec-music" in text)
     assert "left out" not in before
-    assert run.main(["plan.toml", "--data", "lists.jsonl"]) == 0
+    assert anew("--data", "lists.jsonl") == 0
     assert results()["datasets"] == ["lists.jsonl"]
     assert "rec-music: left out (--data)" in results()["missing"]
 
@@ -156,7 +176,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
 @pytest.mark.usefixtures("finished")
 def test_a_stopped_training_says_how_far_it_is() -> None:
     (FOLDER / "seed-1" / training.DONE).unlink()
-    assert run.main(["plan.toml", "--seeds", "0"]) == 0
+    assert anew("--seeds", "0") == 0
     assert "trained to step 2 of 2: learner (seed 1)" in results()["missing"]
 
 
@@ -216,11 +236,11 @@ def test_what_only_leaves_out_is_compared_with_the_test_lists_once_it_is_trained
     assert "not trained: learner (seed 1), greedy (seed 0)" in results()["missing"]
     # Trained where it was fair, it is among the results of this run too.
     change(Path("plan.toml"), '"lists.jsonl"]\ntest_fraction = 0.5', '"lists.jsonl"]\ntest_fraction = 0.25')
-    assert run.main(["plan.toml", "--only", "greedy", "--out", "elsewhere"]) == 0
+    assert anew("--only", "greedy", "--out", "elsewhere") == 0
     change(Path("plan.toml"), '"lists.jsonl"]\ntest_fraction = 0.25', '"lists.jsonl"]\ntest_fraction = 0.5')
     capsys.readouterr()
     work.clear()
-    assert run.main(["plan.toml", "--only", "learner", "--out", "elsewhere"]) == 1
+    assert anew("--only", "learner", "--out", "elsewhere") == 1
     assert refused in capsys.readouterr().err
     assert work == []
 
@@ -229,15 +249,15 @@ def test_what_only_leaves_out_is_compared_with_the_test_lists_once_it_is_trained
 def test_the_data_of_what_only_leaves_out_need_not_be_at_hand(capsys: pytest.CaptureFixture[str]) -> None:
     other = Path("lists.jsonl").read_text(encoding="utf-8").replace("question", "riddle")
     add_training("riddler", 'data.names=["riddles.jsonl"]')
-    learner = ["plan.toml", "--only", "learner", "--seeds", "0"]
-    assert run.main(learner) == 0
+    learner = ["--only", "learner", "--seeds", "0"]
+    assert anew(*learner) == 0
     assert not any("riddles.jsonl" in text for text in results()["missing"])
-    assert run.main(["plan.toml", "--only", "riddler"]) == 1
+    assert anew("--only", "riddler") == 1
     assert "riddles.jsonl" in capsys.readouterr().err
     Path("riddles.jsonl").write_text(other, encoding="utf-8")
-    assert run.main(["plan.toml", "--only", "riddler"]) == 0
+    assert anew("--only", "riddler") == 0
     Path("riddles.jsonl").unlink()
-    assert run.main(learner) == 0
+    assert anew(*learner) == 0
     (told,) = (text for text in results()["missing"] if "riddle" in text)
     assert told.startswith("training riddler: not compared with the test lists, ")
 

@@ -20,7 +20,7 @@ def tokenize(text: str) -> list[str]:
 class BM25(Baseline):
     """Orders candidates by the BM25 score of their text.
 
-    The query is the example's query, or else the texts of its history joined. The collection is the
+    The query is the example's query and the texts of its history, joined. The collection is the
     candidate list itself, so a term's rarity is judged within it. The scoring is Lucene's, whose idf
     stays positive: in a list of five, most terms stand in half of the texts. Ties, and so all
     candidates that share no word with the query, keep their listed order.
@@ -34,7 +34,7 @@ class BM25(Baseline):
 
     def scores(self, example: RankingExample) -> list[float]:
         """BM25 scores; all 0 where the query or every text is without words."""
-        query = tokenize(example.query or " ".join(example.history))
+        query = tokenize(" ".join((example.query, *example.history)))
         texts = [tokenize(c.text) for c in example.candidates]
         # bm25s fails on an empty query and divides by an average length of 0 where all texts are empty.
         if not query or not any(texts):

@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 
 
 class CrossEncoder(Baseline):
-    """Orders candidates by a cross-encoder's score of (query, text); without a query, of (history joined, text).
+    """Orders candidates by a cross-encoder's score of (query and history joined, text).
 
     model: a folder, or organisation/name on the hub, for instance cross-encoder/ms-marco-MiniLM-L6-v2; there is
         none that comes with the package. Safetensors only, and no code from the model's folder. A pair that
@@ -69,7 +69,7 @@ class CrossEncoder(Baseline):
 
 def pairs_of(example: RankingExample) -> list[Pair]:
     """What is read of each candidate, in listed order; empty without query and history."""
-    query = example.query or "; ".join(example.history)
+    query = "; ".join(text for text in (example.query, *example.history) if text)
     return [(query, c.text) for c in example.candidates] if query else []
 
 

@@ -52,20 +52,20 @@ class Encoder:
         return np.stack([self._vectors[text] for text in texts])
 
     def context(self, example: RankingExample) -> Vectors | None:
-        """The unit vector of the query, or else of the mean over the history's items; None without either."""
-        texts = context_texts(example)
-        if not texts:
+        """The unit vector of the query, or of the mean over the history's items, or halfway between; None without."""
+        sides = [texts for texts in ((example.query,) if example.query else (), example.history) if texts]
+        if not sides:
             return None
-        mean: Vectors = self.vectors(texts).mean(axis=0)
+        mean: Vectors = np.stack([self.vectors(texts).mean(axis=0) for texts in sides]).mean(axis=0)
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
         return mean
 
 
 class Embeddings(Baseline):
-    """Orders candidates by the cosine of their text to the query.
+    """Orders candidates by the cosine of their text to the query, or to a history, or to both at equal parts.
 
-    Without a query, a history's items are embedded one by one and their vectors averaged: items recur
-    between users, so that this costs less than one long text for each user.
+    A history's items are embedded one by one and their vectors averaged: items recur between users, so that this costs
+    less than one long text for each user.
     """
 
     name = "embeddings"
@@ -91,8 +91,8 @@ class Embeddings(Baseline):
 
 
 def context_texts(example: RankingExample) -> tuple[str, ...]:
-    """The texts that are embedded for the query: itself, or the history's items."""
-    return (example.query,) if example.query else example.history
+    """The texts that are embedded for what is ranked for: the query and the history's items."""
+    return (example.query, *example.history) if example.query else example.history
 
 
 def load_sentence_model(kind: Any, folder: Path) -> Any:

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 from r1ranker.baselines.base import Baseline
 from r1ranker.baselines.popularity import Popularity
-from r1ranker.baselines.registry import fit_baseline
+from r1ranker.baselines.registry import BASELINES, fit_baseline
 from r1ranker.datasets import Dataset
 from r1ranker.errors import ConfigError
 from r1ranker.types import RankingExample
 
 COUNTS = ("popularity", "label-prior")
-LEARNERS = ("knn-router", "logistic-router", "bpr", "sasrec")
-"""Baselines that have seen the answers of the training lists, and would rank those better than any others."""
+LEARNERS = tuple(name for name, info in BASELINES.items() if info.learns_answers)
+"""Baselines whose order of the training lists is better than it will ever be of others."""
 
 
 def presort(examples: Sequence[RankingExample], first_stage: Baseline) -> list[RankingExample]:

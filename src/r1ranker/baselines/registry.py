@@ -28,7 +28,8 @@ class BaselineInfo:
     needs: the extra that installs what it needs; empty where the package itself is enough.
     fit: (dataset, examples, seed, options...) -> Baseline; of the data set it reads the train side alone.
     options: what `fit` takes by name. tells: `fit` takes long, and an `on_share` that is told how much of it is done.
-    reads_lists: what is learned depends on the histories of the lists to be ranked.
+    reads_lists: what is learned depends on the histories of the lists to be ranked. learns_answers: it has seen which
+    candidates of the training lists are relevant, and would rank those lists better than any others.
     """
 
     name: str
@@ -39,6 +40,7 @@ class BaselineInfo:
     options: tuple[str, ...] = ()
     tells: bool = False
     reads_lists: bool = False
+    learns_answers: bool = False
 
 
 def fit_baseline(
@@ -158,6 +160,7 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                 ),
                 ("model", "epochs", "learning_rate", "lists"),
                 tells=True,
+                learns_answers=True,
             ),
             BaselineInfo(
                 "knn-router",
@@ -166,6 +169,7 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                 "what was relevant for the nearest training queries",
                 lambda data, _examples, _seed, model=MODEL, **options: KNNRouter(data.train, Encoder(model), **options),
                 ("model", "k"),
+                learns_answers=True,
             ),
             BaselineInfo(
                 "logistic-router",
@@ -176,6 +180,7 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                     data.train, Encoder(model), **options
                 ),
                 ("model", "C"),
+                learns_answers=True,
             ),
             BaselineInfo(
                 "bpr",
@@ -187,6 +192,7 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                 ),
                 ("factors", "epochs", "learning_rate", "regularisation"),
                 reads_lists=True,
+                learns_answers=True,
             ),
             BaselineInfo(
                 "sasrec",
@@ -195,6 +201,7 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                 "self-attention over the history",
                 lambda data, _examples, seed, **options: SASRec(train_sequences(data), seed=seed, **options),
                 ("dimensions", "blocks", "length", "recent", "epochs", "learning_rate", "batch", "negatives"),
+                learns_answers=True,
             ),
         )
     }

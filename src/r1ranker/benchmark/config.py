@@ -199,3 +199,5 @@ def _forget_other_data(raw: dict[str, Any], given: Mapping[str, Any]) -> None:
             row["datasets"] = [pattern for pattern in row["datasets"] if not moot(str(pattern))]
         if isinstance(row, dict) and isinstance(first := row.get("first_stage"), dict):
             row["first_stage"] = {pattern: name for pattern, name in first.items() if not moot(str(pattern))}
+            if first and not row["first_stage"]:
+                row["datasets"] = []  # the row is for its first stages' data sets, and none of them is left

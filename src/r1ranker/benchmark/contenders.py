@@ -20,6 +20,7 @@ from r1ranker.datasets import Dataset, example_to_dict
 from r1ranker.errors import ConfigError
 from r1ranker.evaluation import Outcome
 from r1ranker.evaluation.harness import RANDOM, run_ranker
+from r1ranker.evaluation.runs import file_name
 from r1ranker.files import sha256
 from r1ranker.llm.base import CountingLLM, notes_of
 from r1ranker.llm.servers import VLLM, is_vllm, without_credentials
@@ -266,6 +267,10 @@ def contenders(bench: BenchConfig) -> list[Contender]:
     seen = [row.name for row in rows] + [RANDOM]
     if twice := next((name for name in seen if seen.count(name) > 1), None):
         raise ConfigError(f"two rows are called '{twice}': give one of them a 'name' of its own")
+    files: dict[str, str] = {}
+    for name in seen:
+        if (other := files.setdefault(file_name(name), name)) != name:
+            raise ConfigError(f"the rows '{other}' and '{name}' would share a run file: tell their names further apart")
     return rows
 
 

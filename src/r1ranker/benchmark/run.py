@@ -147,13 +147,16 @@ class _Run:
         )
         self.cells.append(cell)
         rankings = {outcome.example_id: outcome.ranking for outcome in _outcomes(runs[0])}
-        if problem := save_run(self.folder / "runs" / file_name(dataset.name), row.name, examples, rankings):
+        judged = dataset.test[: self.config.limit]  # a row with a limit of its own must not shrink the others' qrels
+        if problem := save_run(self.folder / "runs" / file_name(dataset.name), row.name, judged, rankings):
             self.note(problem)
         self.watch.end(f"{dataset.name}: {row.name}: MRR {cell.measures['MRR']:.3f}, {cell.seconds:.1f} s")
         for text in dict.fromkeys(text for chunk in chunks for text in chunk.notes):
             self.note(f"'{row.name}': {text}")
-        if row.uses_llm and self.config.order.listings and not row.config.first_stage:
-            self.other_orders(row, dataset, cache, examples[: self.config.order.queries])
+        # Lists in the order of a first stage have no other order that is as good: the prompt says what that one means.
+        free = [e for e in examples if not e.presorted] if not row.config.first_stage else []
+        if row.uses_llm and self.config.order.listings and free:
+            self.other_orders(row, dataset, cache, free[: self.config.order.queries])
 
     def other_orders(
         self, row: Contender, dataset: Dataset, cache: ResultCache, examples: Sequence[RankingExample]

@@ -14,7 +14,9 @@ from r1ranker.errors import ConfigError, MissingExtraError, R1RankerError
 
 EPILOG = options.examples(
     "r1ranker bench --list",
-    'r1ranker bench baselines --source "rec-music=data/cds" --source "router-*=data/nq" --set limit=100',
+    "r1ranker bench baselines --set 'data.names=[\"rec-movie\"]' --set limit=100",
+    "r1ranker bench baselines --source rec-music=data/cds --source rec-game=data/games "
+    '--source "router-*=data/nq" --source "passage-*=data/selqa"',
     "r1ranker bench my-bench.toml --out runs/mine",
 )
 

@@ -42,7 +42,7 @@ def list_() -> None:
     for header in ("name", "scenario", "--source", "description", "where from", "licence"):
         table.add_column(header, no_wrap=header == "name", overflow="fold")
     for info in DATASETS.values():
-        need = "needed" if info.fetch is None else "optional"
+        need = info.needs if info.fetch is None else f"optional: {info.needs}"
         table.add_row(info.name, info.scenario, need, info.description, info.source, info.licence)
     out().print(table)
     print("Your own lists: give the path of a .jsonl file wherever a data set's name is asked for.")

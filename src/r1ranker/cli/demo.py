@@ -17,7 +17,7 @@ from r1ranker.cli.runs import load_examples, report_notes, run_checkpoints, trai
 from r1ranker.cli.train import contenders_of
 from r1ranker.config import RunConfig, dump_config, load_config
 from r1ranker.datasets import Dataset
-from r1ranker.errors import InputError
+from r1ranker.errors import ConfigError, InputError
 from r1ranker.evaluation import Report, Row, rich_table
 from r1ranker.reranker import RankResult, Reranker
 from r1ranker.types import RankingExample
@@ -82,13 +82,20 @@ def _key(config: RunConfig, data: Dataset) -> str:
 
 
 def _open(folder: Path, key: str) -> dict[str, Row]:
-    """The rows of a demo that was stopped; a finished one, and one of other settings, are cleared away."""
+    """The rows of a demo that was stopped; a finished one, and one of other settings, are cleared away.
+
+    Raises ConfigError for a folder with the report of something else.
+    """
     if not (folder / "report.json").exists():
         return {}
     report = Report.load(folder)
+    if "key" not in report.facts:
+        raise ConfigError(f"{folder} holds a report that is no demo's, which would be lost: give another --out")
     if report.facts.get("key") == key and "finished" not in report.facts:
         say(f"going on with the demo in {folder}: {', '.join(row.name for row in report.rows)} are there already")
         return {row.name: row for row in report.rows}
+    which = "finished" if "finished" in report.facts else "of other settings"
+    say(f"the demo in {folder} is {which}: it is made anew, its model too")
     for part in ("report.json", "report.md", "report.png", "reward.png", "metrics.jsonl", "warmup.jsonl", "warmup.png"):
         (folder / part).unlink(missing_ok=True)
     for part in ("checkpoints", "model", "tensorboard"):

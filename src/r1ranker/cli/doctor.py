@@ -39,6 +39,8 @@ _EXTRAS = (
     ("xllamacpp", "llamacpp", "GGUF models, by llama.cpp"),
     ("vllm", "vllm", "vLLM, on a GPU"),
     ("lm_eval", "ability", "other abilities"),
+    ("pyarrow", "data", "data sets in parquet"),
+    ("ir_datasets", "trec", "data sets of ir_datasets"),
 )
 
 
@@ -181,7 +183,7 @@ def _models(*, reachable: bool) -> Iterator[Finding]:
             yield Finding("ok", "ranker", f"{name}, every checksum holds")
             name = base_name(adapter / ADAPTER_CONFIG)
         except AssetError as error:
-            yield Finding("fail", "ranker", str(error), "pip install --force-reinstall --no-deps r1ranker")
+            yield Finding("fail", "ranker", str(error), "install r1ranker again, from where it came")
             return
     have = cached(name)
     if have is None:

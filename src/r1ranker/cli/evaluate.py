@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +24,11 @@ def evaluate(
     model: options.Model = options.DEFAULT_MODEL,
     base: Annotated[
         str | None,
-        typer.Option("--base", help="Another model to compare with; it is asked as --model is.", show_default="random"),
+        typer.Option(
+            "--base",
+            help="Another model to compare with; asked as --model is, unless it was trained here in its own way.",
+            show_default="random",
+        ),
     ] = None,
     source: options.Source = None,
     option: options.DataOptions = None,
@@ -115,7 +118,7 @@ def evaluate(
     if base is not None:
         base_name = short_name(base) if short_name(base) != name else f"{short_name(base)} (base)"
         contenders.insert(0, Contender(base_name, lambda: load(base)))
-    folder = folder or Path("runs/evaluate") / f"{re.sub(r'[/:@]', '-', name)}-{Path(dataset).stem}"
+    folder = folder or Path("runs/evaluate") / f"{options.as_folder(name)}-{options.as_folder(dataset)}"
     for text in data.notes:
         say(f"  {text}")
     if first_stage is not None:

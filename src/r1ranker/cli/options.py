@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -46,7 +47,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A known name, a folder, organisation/name on the hub, a .gguf file, vllm:MODEL, or openai:MODEL[@URL].",
+        help="A known name, a folder, organisation/name on the hub, a .gguf file, vllm:MODEL, or openai:MODEL\\[@URL].",
     ),
 ]
 Kind = Annotated[
@@ -153,6 +154,13 @@ def key_values(items: Sequence[str], option: str = "--option") -> dict[str, Any]
             raise ConfigError(f"{option} {item}: write it as key=value, such as candidates=10")
         settings[key.strip()] = parse_value(text.strip())
     return settings
+
+
+def as_folder(name: str) -> str:
+    """A model's or a data set's name as a folder's; of a file of lists, its own name."""
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        name = Path(name).name.removesuffix(".gz").removesuffix(".jsonl")
+    return re.sub(r"[/:@]", "-", name)
 
 
 def load_data(name: str, source: Path | str | None, options: dict[str, Any]) -> Dataset:

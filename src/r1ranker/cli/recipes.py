@@ -13,7 +13,7 @@ BENCHMARKS = Path(r1ranker.__file__).parent / "benchmark" / "recipes"
 
 
 def find_recipe(name: str, folder: Path = FOLDER) -> Path:
-    """A recipe's file: an existing path, else one that ships with the package, with or without .toml.
+    """A recipe's file (or a benchmark's, from BENCHMARKS): an existing path, else one that ships with the package, with or without .toml.
 
     Raises ConfigError for neither, naming the nearest.
     """
@@ -26,7 +26,8 @@ def find_recipe(name: str, folder: Path = FOLDER) -> Path:
         return shipped[stem]
     near = difflib.get_close_matches(Path(stem).name, list(shipped), n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'? There" if near else "there"
-    raise ConfigError(f"there is no recipe '{name}': {hint} are {', '.join(shipped)}, or give the path of a file")
+    what = "benchmark" if folder == BENCHMARKS else "recipe"
+    raise ConfigError(f"there is no {what} '{name}': {hint} are {', '.join(shipped)}, or give the path of a file")
 
 
 def shipped_recipes(folder: Path = FOLDER) -> list[Path]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from r1ranker.assets import fetch_model
 from r1ranker.baselines import presort_dataset
-from r1ranker.checkpoint import complete_checkpoints
+from r1ranker.checkpoint import GO_ON, complete_checkpoints
 from r1ranker.cli.console import Bar, loading, say
 from r1ranker.cli.errors import on_interrupt, on_sigterm, require_writable
 from r1ranker.cli.facts import versions
@@ -195,8 +195,7 @@ def _save(
         save_ranker(folder / "model", policy.model, policy.tokenizer, ranker, base=str(config.model.path), facts=facts)
     except (OSError, SafetensorError, R1RankerError) as error:
         raise R1RankerError(
-            f"the model could not be saved in {folder / 'model'} ({error}). {_last(folder)}: make room there, "
-            "then run the same command with --resume"
+            f"the model could not be saved in {folder / 'model'} ({error}). {_last(folder)}: make room there, then {GO_ON}"
         ) from error
     return folder / "model"
 
@@ -222,7 +221,7 @@ def _last(folder: Path) -> str:
 def _kept(folder: Path) -> str:
     if not run_checkpoints(folder):
         return "stopped before the first step: nothing was trained"
-    return f"stopped. {_last(folder)}: run the same command with --resume to go on"
+    return f"stopped. {_last(folder)}: {GO_ON}"
 
 
 def report_notes(data: Dataset) -> None:

@@ -112,11 +112,16 @@ def _compare(run: TrainedRun, datasets: list[Dataset]) -> None:
 
     contenders = contenders_of(run.config, run.model)
     settings = run.config.evaluation
+    folders: dict[str, str] = {}
     for dataset in datasets:
         if not dataset.test:
             say(f"{dataset.name} has no test examples: it is not evaluated")
             continue
-        folder = run.folder / "evaluation" / Path(dataset.name).stem
+        short = options.as_folder(dataset.name)
+        if folders.setdefault(short, dataset.name) != dataset.name:  # a file of the same name in another folder
+            short = f"{short}-{len(folders)}"
+            folders[short] = dataset.name
+        folder = run.folder / "evaluation" / short
         with on_interrupt(lambda: f"stopped the evaluation: the trained model is in {run.model}"):
             report = compare(
                 dataset,

@@ -5,7 +5,8 @@ One object a line:
     {id?, scenario?, query | history | context, candidates: [text | {id?, text, name?}],
      relevance?: {id: grade}, group?, item_type?, presorted?}
 
-`context` is another word for either: a text is a query, a list of texts a history. `presorted` is true where the
+`context` is another word for either: a text is a query, a list of texts a history. Both together are what a user
+chose and asks for now. `presorted` is true where the
 candidates stand in the order of an earlier ranking, best first.
 """
 
@@ -99,6 +100,8 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
     scenario = row.get("scenario", "recommendation" if history else "passage")
     if scenario not in get_args(Scenario):
         raise InputError(f"scenario is {scenario!r}; it must be one of {', '.join(get_args(Scenario))}")
+    if history and scenario != "recommendation":
+        raise InputError(f"the scenario '{scenario}' is asked by a 'query' alone: leave the 'history' out")
     if not isinstance(presorted := row.get("presorted", False), bool):
         raise InputError(f"'presorted' must be true or false, not {_kind(presorted)}")
     if not isinstance(listed := row.get("candidates"), list):

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1ranker.datasets.base import Dataset, split_groups
+from r1ranker.datasets.base import Dataset, note, split_groups
 from r1ranker.datasets.catalogue import DATASETS, options_of
+from r1ranker.datasets.duplicates import near_duplicate_groups
 from r1ranker.datasets.jsonl import read_examples
 from r1ranker.datasets.trec import build_trec
 from r1ranker.errors import ConfigError, InputError
+from r1ranker.types import RankingExample
 
 _IR_DATASETS = "ir_datasets:"
 
@@ -21,7 +23,8 @@ def load_dataset(name: str, *, source: Path | str | None = None, **options: Any)
     """Build a registered data set, or read a user's own examples.
 
     name: one of DATASETS; or the path of a .jsonl file (see datasets.jsonl), whose examples are all for
-        testing unless `test_fraction` says otherwise; or "ir_datasets:" and an id of that package.
+        testing unless `test_fraction` says otherwise (then those of one `group`, or of near-duplicate contexts where
+        they name none, stay on one side); or "ir_datasets:" and an id of that package.
     source: the folder that holds the raw files, or one of them; rec-movie and ranking-bench can fetch their own.
     options: override the paper's settings (see DatasetInfo.options).
 
@@ -60,20 +63,38 @@ def _load(name: str, source: Path | str | None, options: Mapping[str, Any]) -> D
     return info.build(**info.find(path), name=name, **settings)
 
 
-def _build_own(path: Path, *, name: str, test_fraction: float = 1.0, seed: int = 0) -> Dataset:
+def _build_own(
+    path: Path, *, name: str, test_fraction: float = 1.0, near_duplicates: float | None = 0.8, seed: int = 0
+) -> Dataset:
     examples, bad = read_examples(path)
     if not examples:
         reason = f"the first line that is none: {bad[0]}" if bad else "the file is empty"
         raise InputError(f"{path} holds no example ({reason}): see the format in the documentation")
-    group = {example.id: example.group or f"id:{example.id}" for example in examples}
+    notes = [f"line dropped: {line}" for line in bad]
+    if test_fraction == 1:
+        return Dataset(name=name, train=(), test=tuple(examples), notes=tuple(notes))
+    group = _groups(examples, near_duplicates, notes)
     _, test = split_groups(group.values(), test_fraction=test_fraction, rng=random.Random(f"{seed}:split"))
     held_out = set(test)
     return Dataset(
         name=name,
         train=tuple(e for e in examples if group[e.id] not in held_out),
         test=tuple(e for e in examples if group[e.id] in held_out),
-        notes=tuple(f"line dropped: {line}" for line in bad),
+        notes=tuple(notes),
     )
+
+
+def _groups(examples: Sequence[RankingExample], near_duplicates: float | None, notes: list[str]) -> dict[str, str]:
+    """Example id -> what stays on one side: its own `group`, or the lists with nearly the same context."""
+    alone = [example for example in examples if not example.group]
+    contexts = [" | ".join((example.query, *example.history)) for example in alone]
+    leaders: dict[str, str] = {}
+    keys = [
+        leaders.setdefault(key, f"id:{example.id}")
+        for example, key in zip(alone, near_duplicate_groups(contexts, near_duplicates), strict=True)
+    ]
+    note(notes, len(alone) - len(leaders), "lists stay on the side of an earlier one with nearly the same context")
+    return {e.id: e.group for e in examples if e.group} | {e.id: key for e, key in zip(alone, keys, strict=True)}
 
 
 def _check_options(name: str, given: Mapping[str, Any], known: Sequence[str]) -> None:

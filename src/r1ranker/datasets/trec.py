@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,7 @@ def build_trec(
     run: Path | str | None = None,
     ir_dataset: str | None = None,
     depth: int = 20,
+    presorted: bool = False,
     unjudged: Literal["keep", "drop"] = "keep",
     test_fraction: float = 1.0,
     near_duplicates: float | None = 0.8,
@@ -62,6 +63,8 @@ def build_trec(
     ir_dataset: instead of files, an id of the ir_datasets package, such as "beir/scifact/test"; without `run`,
         its own first-stage scores are the run where it has them.
     depth: the first so many documents of a query are its candidates, in the run's order.
+    presorted: rankers are told that lists are in the run's order (see RankingExample); else they see that order, and
+        are not told that it means something.
     unjudged: queries that have no relevant candidate can only score 0; "keep" leaves them in, so that figures
         say what a user would see, "drop" leaves them out.
     test_fraction: the share of queries to test on; near-duplicate queries (see near_duplicate_groups) stay on
@@ -75,6 +78,8 @@ def build_trec(
         raise InputError(f"unjudged is '{unjudged}'; it must be keep or drop")
     files = {"corpus": corpus, "queries": queries, "qrels": qrels, "run": run}
     source = _from_files(folder, files, name) if ir_dataset is None else _from_ir_datasets(ir_dataset, files, name)
+    if presorted and source.run is None:
+        raise InputError(f"data set '{name}': without a run its lists are in no order: give one, or leave presorted out")
     notes: list[str] = []
     negative = sum(grade < 0 for judged in source.grades.values() for grade in judged.values())
     note(notes, negative, "judgements with a negative grade count as 0")
@@ -83,7 +88,7 @@ def build_trec(
     asked = {q: list(listed[q])[:depth] for q in listed if source.queries.get(q, "").strip()}
     note(notes, len(listed) - len(asked), "queries dropped: they have no text")
 
-    examples = _examples(source, asked, near_duplicates, notes)
+    examples = [replace(e, presorted=presorted) for e in _examples(source, asked, near_duplicates, notes)]
     if unjudged == "drop":
         bare = [e for e in examples if not e.relevance]
         note(notes, len(bare), "queries without a relevant candidate dropped")

@@ -14,7 +14,8 @@ from r1ranker.types import RankingExample
 def save_run(folder: Path, name: str, examples: Sequence[RankingExample], rankings: Mapping[str, Sequence[str]]) -> str:
     """Write `folder`/NAME.run and qrels.txt; returns why that cannot be, or nothing.
 
-    rankings: example id -> candidate ids, best first. Ids with white space cannot stand in a TREC file; such
+    examples: all that any run in this folder ranks, so that each is judged by the same qrels.
+    rankings: example id -> candidate ids, best first, of all examples or some. Ids with white space cannot stand in a TREC file; such
     rankings are in the report alone.
     """
     try:
