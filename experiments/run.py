@@ -1,7 +1,7 @@
 """Run an experiment: train what is missing, then the benchmark, then write what the page needs.
 
     python experiments/run.py main --source "rec-music=data/cds" --source "router-*=data/nq"
-    python experiments/run.py ablations --only three-grpo --seeds 0 --data rec-movie --limit 20 --results mine   # a part
+    python experiments/run.py ablations --only three-grpo --seeds 0 --data rec-movie --limit 20 --results part
 
 Run the same command again after a stop: trainings and the benchmark go on where they were. What is missing, such as a
 seed that was not trained or a data set without its files, is told in the JSON and on the page.

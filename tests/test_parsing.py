@@ -90,7 +90,12 @@ def test_a_label_is_found_without_the_number_that_tells_it_from_another() -> Non
     candidates = tuple(Candidate(name, name) for name in ("C", "C++", "C#"))
     labels = answer_labels(RankingExample("e", "recommendation", candidates), "name")
     assert labels == ("C", "C++ (2)", "C# (3)")
-    assert [find_label(text, labels) for text in ("C", "C++", "C#", "c")] == [(0, True), (1, False), (2, False), (0, False)]
+    assert [find_label(text, labels) for text in ("C", "C++", "C#", "c")] == [
+        (0, True),
+        (1, False),
+        (2, False),
+        (0, False),
+    ]
     assert find_label("दान", ["दिन", "दान"]) == (1, True)
     assert find_label("दान।", ["दिन", "दान"]) == (1, False)
     # A number of the name's own tells nothing.

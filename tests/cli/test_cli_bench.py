@@ -77,7 +77,7 @@ def test_the_same_command_again_only_reports_and_set_changes_settings(cli: Invok
     ("arguments", "message"),
     [
         ((), "give a benchmark: 'r1ranker bench --list'"),
-        (("baseline",), "did you mean 'baselines'?"),
+        (("baseline",), "there is no benchmark 'baseline': did you mean 'baselines'?"),
         (("baselines", "--set", "limt=3"), "there is no key 'limt'; did you mean 'limit'?"),
         (("baselines", "--set", "limit"), "write it as key=value"),
         (("baselines", "--source", "rec-music"), "--source rec-music: write it as name=path"),

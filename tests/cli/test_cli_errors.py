@@ -161,7 +161,9 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     assert lines == ["training: 6 of 10, 1 min 0 s left, reward 0.5", "training: 8 of 10, 30 s left, reward 0.5"]
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (7199, "2 h 0 min")]
+)
 def test_times_are_readable(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 

@@ -84,6 +84,32 @@ def test_a_run_is_saved_compared_and_resumed(cli: Invoke, recipe: Path) -> None:
     assert ranked.exit_code == 0
 
 
+def test_an_adapter_knows_its_base_from_anywhere(
+    cli: Invoke, recipe: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("peft")
+    (tmp_path / "base").symlink_to(tiny_folder)
+    lora = ["--set", "model.path=base", "--set", "model.lora_rank=2", "--set", "train.kl_coef=0", "--no-eval"]
+    trained = cli("train", recipe, *lora, "--out", "mine")
+    assert trained.exit_code == 0, trained.stderr
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ranked = cli("rank", "-q", "question number 1", "-d", "a", "-d", "b", "--model", tmp_path / "mine/model")
+    assert ranked.exit_code == 0, ranked.stderr
+
+
+def test_files_of_one_name_have_reports_of_their_own(cli: Invoke, recipe: Path, tasks_file: Path) -> None:
+    other = Path("other") / tasks_file.name
+    other.parent.mkdir()
+    other.write_text(tasks_file.read_text(encoding="utf-8").replace("question", "riddle"), encoding="utf-8")
+    names = f'data.names=["{tasks_file}", "{other}"]'
+    options = f'data.options."{other}".test_fraction=0.5'
+    trained = cli("train", recipe, "--set", names, "--set", options, "--set", "train.steps=1")
+    assert trained.exit_code == 0, trained.stderr
+    reports = sorted(path.parent.name for path in Path("runs/tiny/evaluation").glob("*/report.json"))
+    assert reports == ["tasks", "tasks-2"]
+
+
 def test_a_run_goes_on_with_the_adapter_of_another(cli: Invoke, recipe: Path) -> None:
     pytest.importorskip("peft")
     lora = ["--set", "model.lora_rank=2", "--set", "train.kl_coef=0", "--no-eval"]

@@ -69,7 +69,7 @@ def test_the_runs_order_is_told_where_it_is_asked_for(tmp_path: Path) -> None:
     source = folder(tmp_path / "with")
     assert {e.presorted for e in load_dataset("trec", source=source).test} == {False}
     assert {e.presorted for e in load_dataset("trec", source=source, presorted=True).test} == {True}
-    with pytest.raises(InputError, match="without a run its lists are in no order"):
+    with pytest.raises(InputError, match="without a run lists are in no order"):
         load_dataset("trec", source=folder(tmp_path / "without", run=None), presorted=True)
 
 

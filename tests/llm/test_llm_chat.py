@@ -44,6 +44,38 @@ def test_special_tokens_in_a_users_text_stay_text(chat: ChatEncoder, tiny_tokeni
     assert tiny_tokenizer.decode(list(choice)) == f"{special}</answer>"
 
 
+def test_added_tokens_in_a_users_text_stay_text_too(tiny_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens(["<tool_call>", "<think>", "<<think>", "Rome"])  # not marked special
+    tool, think, twice, rome = tokenizer.convert_tokens_to_ids(["<tool_call>", "<think>", "<<think>", "Rome"])
+    assert tokenizer.encode("<tool_call>", split_special_tokens=True) == [tool]
+    chat = ChatEncoder(tokenizer)
+    text = "Rome<tool_call> <<think>> <tool_call>"
+    for ids in (chat.encode_text(text), chat.encode(Prompt("s", f"u {text}", "<answer>"), [text])):
+        assert {tool, think, twice}.isdisjoint(ids)
+        assert rome in ids  # a word stays what it is
+        assert text in tokenizer.decode(ids)
+    # The wording's own are what they are to the model.
+    assert chat.encode(Prompt("<think>x", "u", "<think>")).count(think) == 2
+
+
+def test_a_template_does_not_open_the_thought_a_second_time(tiny_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    prompts = [Prompt("s", "u", prefill) for prefill in ("<think>", "<answer>")]
+    plain, opened = ChatEncoder(tiny_tokenizer), ChatEncoder(tokenizer)
+    assert [opened.encode(p) for p in prompts] == [plain.encode(p) for p in prompts]
+
+
+def test_long_texts_are_not_kept(chat: ChatEncoder) -> None:
+    before = chat._kept.cache_info().currsize
+    long = "a rare text " * 50
+    assert chat.encode_text(long) == chat.encode_text(long)
+    assert chat._kept.cache_info().currsize == before
+    chat.encode_text("a rare text")
+    assert chat._kept.cache_info().currsize == before + 1
+
+
 def test_a_text_that_is_encoded_leaves_the_tokenizer_as_it_was(chat: ChatEncoder, tiny_tokenizer: Any) -> None:
     chat.encode_text("a text not seen before: <|im_end|>")
     assert tiny_tokenizer.encode("<|im_end|>", add_special_tokens=False) == [tiny_tokenizer.eos_token_id]

@@ -120,6 +120,8 @@ def test_types_and_devices() -> None:
         pick_dtype("fp8", cpu)
     with pytest.raises(ConfigError, match="device 'gpu'"):
         pick_device("gpu")
+    with pytest.raises(ConfigError, match=r"device 'cuda:99' is not there: torch sees \d+ CUDA devices"):
+        pick_device("cuda:99")
 
 
 def test_an_encoder_is_refused_for_its_head_would_be_random(folder: Path) -> None:

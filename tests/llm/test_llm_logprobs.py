@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, GraniteForCausalLM
 
-from r1ranker.llm.logprobs import branch_means, token_logprobs
+from r1ranker.llm.head import settle
+from r1ranker.llm.logprobs import branch_means, held_logprobs, token_logprobs
 from r1ranker.llm.packing import Pack, collate, packed_hidden
+from r1ranker.llm.sampling import draw
+from r1ranker.types import Sampling
 
 PACKS = [Pack([5, 6, 7, 8, 9], [[10, 11, 12], [13], [14, 15, 16, 17]]), Pack([20], [[21, 22]])]
 
@@ -45,6 +49,53 @@ def test_values_and_gradients_are_those_of_cross_entropy(
         found.append((logprobs, *gradients))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def _shaped(kind: str, size: int) -> Any:
+    shape: dict[str, Any] = {
+        "vocab_size": size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.3,
+        "attn_implementation": "sdpa",
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "granite":
+            return GraniteForCausalLM(GraniteConfig(**shape, logits_scaling=4.0)).float().eval()
+        return CohereForCausalLM(CohereConfig(**shape, logit_scale=0.25)).float().eval()
+
+
+@pytest.mark.parametrize("kind", ["granite", "cohere"])
+def test_logits_that_a_model_scales_are_scaled(kind: str) -> None:
+    model = _shaped(kind, 64)
+    trunk, branch = [5, 6, 7, 8], [10, 11, 12]
+    batch = collate([Pack(trunk, [branch])])
+    with torch.no_grad():
+        logits = model(torch.tensor([trunk + branch])).logits[0, len(trunk) - 1 : -1]
+        expected = logits.log_softmax(1)
+        hidden = packed_hidden(model, batch)
+        wanted = expected.gather(1, batch.targets[:, None]).squeeze(1)
+        torch.testing.assert_close(token_logprobs(model, hidden, batch.targets), wanted, atol=1e-5, rtol=0)
+        among = [(10, 20), (11, 21, 22), (12,)]
+        held = [logits[k, list(known)].log_softmax(0)[0] for k, known in enumerate(among)]
+        found = held_logprobs(model, hidden, batch.targets, among)
+        torch.testing.assert_close(found, torch.stack(held), atol=1e-5, rtol=0)
+        tokens, told = draw(model, hidden, [None] * 3, Sampling(temperature=1.0), torch.Generator().manual_seed(0))
+        drawn = expected[range(3), tokens]
+        torch.testing.assert_close(torch.tensor(told), drawn, atol=1e-5, rtol=0)
+    assert float((logits * 4).log_softmax(1).gather(1, batch.targets[:, None]).sub(wanted[:, None]).abs().max()) > 0.01
+
+
+def test_a_cap_holds_logits_within_it() -> None:
+    model = _shaped("granite", 64)
+    model.config.logits_scaling, model.config.final_logit_softcapping = 1.0, 2.0
+    # 2 * tanh(x / 2): of 1, 0.9242; of 100, 2.
+    assert settle(model, torch.tensor([1.0, 100.0])).tolist() == pytest.approx([0.9242343, 2.0])
 
 
 def test_a_second_backward_pass_is_refused(tiny_model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,29 @@ def load(base: Path, adapter: Path | None, **settings: Any) -> Policy:
     return Policy.load(
         ModelConfig(**{"path": str(base), "device": "cpu", "precision": "fp32", **LORA, **adapters, **settings})
     )
+
+
+def test_a_new_adapter_is_drawn_by_the_seed_alone(tiny_folder: Path, tiny_model: Any, tiny_tokenizer: Any) -> None:
+    config = ModelConfig(path=str(tiny_folder), device="cpu", precision="fp32", **LORA)
+    drawn = []
+    for generator, seed in ((1, 0), (2, 0), (1, 1)):
+        torch.manual_seed(generator)
+        after = torch.get_rng_state()
+        drawn.append(Policy.load(config, seed).parameters)
+        assert torch.equal(torch.get_rng_state(), after)
+    own = Policy(copy.deepcopy(tiny_model), tiny_tokenizer, config, seed=0).parameters
+    assert len(own) == len(drawn[0]) > 0
+    for one, again, other, mine in zip(*drawn, own, strict=True):
+        assert torch.equal(one, again)
+        assert torch.equal(one, mine)
+        assert torch.equal(one, other) is not bool(one.any())  # B is 0 with every seed
+    assert sum(bool(one.any()) for one in drawn[0]) == len(drawn[0]) // 2
+
+
+def test_an_adapter_makes_no_larger_model(make_policy: Callable[..., Policy]) -> None:
+    plain, adapted = make_policy(), make_policy(**LORA)
+    assert sum(p.numel() for p in adapted.model.parameters()) > sum(p.numel() for p in plain.model.parameters())
+    assert adapted.llm.parameters == plain.llm.parameters
 
 
 def test_it_begins_where_the_adapter_ended(trained: tuple[Policy, Path], tiny_folder: Path) -> None:

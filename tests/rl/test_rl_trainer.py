@@ -249,6 +249,23 @@ def test_what_leaves_the_steps_alone_may_change(
     assert trainer.step == changed["steps"]
 
 
+def test_what_is_trained_drops_nothing_out(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tmp_path, steps=1)
+    modes: list[bool] = []
+    take = trainer.training.take_step
+
+    def watched(step: int) -> dict[str, float]:
+        modes.extend(module.training for module in trainer.policy.model.modules())
+        return take(step)
+
+    monkeypatch.setattr(trainer.training, "take_step", watched)
+    trainer.run()
+    assert modes
+    assert not any(modes)
+
+
 def test_the_learning_rate_falls_over_the_last_steps(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     # Up in two steps, then 1e-3; over the last three it falls by quarters.
     make_trainer(tmp_path, warmup_steps=2, steps=3, decay_steps=0).run()

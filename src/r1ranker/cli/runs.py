@@ -139,7 +139,7 @@ def train_run(
         if not data.train:
             raise InputError(f"'{data.name}' has no training examples: lower its test_fraction")
         with loading():
-            policy = Policy.load(config.model)
+            policy = Policy.load(config.model, config.seed)
         began_at = _facts_of(config.model.adapter) if config.model.adapter else None  # now, while it is there
         show = _shown if bar else None
         trainer = Trainer(config, policy, data.train, folder, origins=data.origins, on_step=on_step, show=show)
@@ -177,6 +177,8 @@ def _save(
     ranker = config.ranker
     if ranker.templates:  # the model's folder is used from anywhere
         ranker = ranker.model_copy(update={"templates": str(Path(ranker.templates).resolve())})
+    base = Path(config.model.path)
+    named = str(base.resolve()) if base.is_dir() else config.model.path  # a known name stays as it is
     facts = {
         "recipe": config.name,
         **({"began_at": began_at} if began_at else {}),
@@ -192,10 +194,11 @@ def _save(
     if metrics and "reward" in metrics[-1]:
         facts["last_reward"] = metrics[-1]["reward"]
     try:
-        save_ranker(folder / "model", policy.model, policy.tokenizer, ranker, base=str(config.model.path), facts=facts)
+        save_ranker(folder / "model", policy.model, policy.tokenizer, ranker, base=named, facts=facts)
     except (OSError, SafetensorError, R1RankerError) as error:
         raise R1RankerError(
-            f"the model could not be saved in {folder / 'model'} ({error}). {_last(folder)}: make room there, then {GO_ON}"
+            f"the model could not be saved in {folder / 'model'} ({error}). {_last(folder)}: make room there, "
+            f"then {GO_ON}"
         ) from error
     return folder / "model"
 

@@ -119,7 +119,7 @@ def _compare(run: TrainedRun, datasets: list[Dataset]) -> None:
             continue
         short = options.as_folder(dataset.name)
         if folders.setdefault(short, dataset.name) != dataset.name:  # a file of the same name in another folder
-            short = f"{short}-{len(folders)}"
+            short = f"{short}-{len(folders) + 1}"
             folders[short] = dataset.name
         folder = run.folder / "evaluation" / short
         with on_interrupt(lambda: f"stopped the evaluation: the trained model is in {run.model}"):

@@ -79,7 +79,7 @@ def build_trec(
     files = {"corpus": corpus, "queries": queries, "qrels": qrels, "run": run}
     source = _from_files(folder, files, name) if ir_dataset is None else _from_ir_datasets(ir_dataset, files, name)
     if presorted and source.run is None:
-        raise InputError(f"data set '{name}': without a run its lists are in no order: give one, or leave presorted out")
+        raise InputError(f"data set '{name}': without a run lists are in no order: give one, or leave presorted out")
     notes: list[str] = []
     negative = sum(grade < 0 for judged in source.grades.values() for grade in judged.values())
     note(notes, negative, "judgements with a negative grade count as 0")

@@ -15,8 +15,8 @@ def save_run(folder: Path, name: str, examples: Sequence[RankingExample], rankin
     """Write `folder`/NAME.run and qrels.txt; returns why that cannot be, or nothing.
 
     examples: all that any run in this folder ranks, so that each is judged by the same qrels.
-    rankings: example id -> candidate ids, best first, of all examples or some. Ids with white space cannot stand in a TREC file; such
-    rankings are in the report alone.
+    rankings: example id -> candidate ids, best first, of all examples or some. Ids with white space cannot stand in a
+    TREC file; such rankings are in the report alone.
     """
     try:
         write_qrels(folder / "qrels.txt", examples)

@@ -19,13 +19,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA where there is any, else the CPU. Raises ConfigError for an unknown name."""
+    """`auto` is CUDA where there is any, else the CPU. Raises ConfigError for an unknown name, or what is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
+        where = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device '{device}' is not known; use auto, cpu, cuda or cuda:1") from error
+    if where.type == "cuda" and (where.index or 0) >= (count := torch.cuda.device_count()):
+        raise ConfigError(f"device '{device}' is not there: torch sees {count} CUDA devices; use auto or cpu")
+    return where
 
 
 def fast_bfloat16(device: torch.device) -> bool:

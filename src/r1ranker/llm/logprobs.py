@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from r1ranker.llm.head import settle
 from r1ranker.llm.linear import OneDnnLinear
 from r1ranker.llm.packing import Pack, PackedBatch, causal_lm
 from r1ranker.llm.tied import Lookup
@@ -67,7 +68,7 @@ def token_logprobs(
     head = _head(model, lookup)
 
     def part(h: Tensor, t: Tensor) -> Tensor:
-        logits = head(h).float()
+        logits = settle(model, head(h).float())
         if temperature != 1:
             logits = logits / temperature
         picked: Tensor = _Picked.apply(logits, t)  # type: ignore[no-untyped-call]
@@ -100,7 +101,7 @@ def held_logprobs(
     wanted = torch.tensor(known, device=hidden.device)
     bias = None if head.bias is None else head.bias[wanted]
     weight = head.weight if lookup is None else lookup.table
-    logits = nn.functional.linear(hidden, weight[wanted], bias).float()
+    logits = settle(model, nn.functional.linear(hidden, weight[wanted], bias).float())
     logits = logits.masked_fill(closed.to(hidden.device), -torch.inf)
     places = torch.tensor([column[token] for token in targets.tolist()], device=hidden.device)
     return -nn.functional.cross_entropy(logits, places, reduction="none")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from r1ranker.llm.constrained import Guide
+from r1ranker.llm.head import settle
 from r1ranker.llm.kv import GrowingCache
 from r1ranker.llm.packing import PAD_BRANCH, attention_mask, causal_lm, hidden_states
 from r1ranker.types import Sampling
@@ -53,7 +54,7 @@ def draw(
     A guide takes the tokens that may not come next out of the distribution, and the rest is renormalised: that is
     the policy which is sampled, so its log-probs are what is told.
     """
-    logits = causal_lm(model).get_output_embeddings()(hidden).float().cpu()
+    logits = settle(model, causal_lm(model).get_output_embeddings()(hidden).float()).cpu()
     for row, guide in zip(logits, guides, strict=True):
         if guide is not None:
             _mask(row, guide)

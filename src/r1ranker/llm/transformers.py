@@ -59,11 +59,12 @@ class TransformersLLM:
         self.tokenizer = tokenizer
         self.name = name
         self.chat = ChatEncoder(tokenizer)
-        self.parameters: int | None = sum(p.numel() for p in model.parameters())
+        own = (p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
+        self.parameters: int | None = sum(own)  # an adapter makes no larger model: it is merged into it
         self.batch_tokens = batch_tokens
         self.prefixes = PrefixStore(prefix_tokens)
         self.autocast = autocast
-        config = causal_lm(model).config
+        config = causal_lm(model).get_decoder().config  # a model that sees, too, keeps its language model's apart
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self._layers = int(config.num_hidden_layers)
         self._stops = _stop_ids(model, tokenizer)

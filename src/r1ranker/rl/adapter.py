@@ -15,9 +15,10 @@ from r1ranker.llm.lora import ADAPTER_WEIGHTS, read_lora
 from r1ranker.llm.packing import causal_lm
 
 
-def with_lora(model: nn.Module, config: ModelConfig) -> nn.Module:
+def with_lora(model: nn.Module, config: ModelConfig, seed: int = 0) -> nn.Module:
     """The model with an adapter on every linear layer above the frozen ones, which changes nothing yet.
 
+    seed: of A, which is drawn; B is 0.
     Raises MissingExtraError without peft, ConfigError if every layer is frozen.
     """
     try:
@@ -38,7 +39,10 @@ def with_lora(model: nn.Module, config: ModelConfig) -> nn.Module:
         layers_to_transform=list(range(config.frozen_layers, len(blocks))),
         task_type="CAUSAL_LM",
     )
-    wrapped: nn.Module = get_peft_model(model, lora)
+    # peft draws from PyTorch's own generators: they are as before afterwards.
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        wrapped: nn.Module = get_peft_model(model, lora)
     return wrapped
 
 

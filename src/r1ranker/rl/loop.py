@@ -81,8 +81,11 @@ def _interrupt_later() -> Iterator[None]:
         signal.raise_signal(asked[0])
 
 
-def load_same_run(path: Path, config: RunConfig) -> Checkpoint:
-    """A checkpoint of a run by this recipe. Raises CheckpointError if it is damaged or of a run with other settings."""
+def load_same_run(path: Path, config: RunConfig, *, part: str = "") -> Checkpoint:
+    """A checkpoint of a run by this recipe. Raises CheckpointError if it is damaged or of a run with other settings.
+
+    part: see Loop; the learning rate of the training itself falls in none of them.
+    """
     checkpoint = load_checkpoint(path)
     try:
         before = RunConfig.model_validate(checkpoint.config)  # settings that came later have their defaults
@@ -90,7 +93,7 @@ def load_same_run(path: Path, config: RunConfig) -> Checkpoint:
         raise CheckpointError(f"{path} was made with a recipe that this version does not read") from error
     check_same_run(before.model_dump(mode="json"), config.model_dump(mode="json"), FREE_TO_CHANGE, path)
     ends = [(train.steps, train.decay_steps) for train in (before.train, config.train)]
-    if ends[0] != ends[1] and any(decay and checkpoint.step > steps - decay for steps, decay in ends):
+    if not part and ends[0] != ends[1] and any(decay and checkpoint.step > steps - decay for steps, decay in ends):
         raise CheckpointError(
             f"{path}: train.steps and train.decay_steps were {ends[0][0]} and {ends[0][1]} and are now {ends[1][0]} "
             f"and {ends[1][1]}, and the learning rate has begun to fall by one of them: resume with what they were"
@@ -155,6 +158,7 @@ class Loop:
         first = self.step
         log = MetricsLog(self.folder, self.part, first_step=self.step + 1)  # a row's step counts from 1
         self.policy.model.train()
+        self.policy.model.eval()  # with dropout, what is trained would be another policy than the one that was sampled
         within_step = False
         try:
             while self.step < self.train.steps:
@@ -172,7 +176,6 @@ class Loop:
                 self.save()
             raise
         finally:
-            self.policy.model.eval()
             self.policy.llm.weights_changed()
             title = f"{self.config.name}{', ' if self.part else ''}{self.part}: reward by step"
             log.plot(self.folder / f"{self.part or 'reward'}.png", title)
@@ -222,7 +225,7 @@ class Loop:
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint. Raises CheckpointError if it is damaged or of a run with other settings."""
-        checkpoint = load_same_run(path, self.config)
+        checkpoint = load_same_run(path, self.config, part=self.part)
         restore_tensors(self.policy.model, checkpoint.tensors["policy"], str(path))
         if self.critic is not None:
             restore_tensors(self.critic, checkpoint.tensors["critic"], str(path))

@@ -67,7 +67,7 @@ class Critic(nn.Module):
         self.backbone: nn.Module | None = copy.deepcopy(policy.model) if kind == "separate" else None
         if self.backbone is not None and not _tied(self.backbone):
             causal_lm(self.backbone).get_output_embeddings().requires_grad_(False)  # a critic writes no tokens
-        size = int(causal_lm(policy.model).config.hidden_size)
+        size = int(causal_lm(policy.model).get_decoder().config.hidden_size)
         self.head = nn.Linear(size, 1, device=policy.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -87,14 +87,16 @@ class Policy:
     pass here: in bfloat16 two paths can differ by more than a policy step.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, config: ModelConfig, *, name: str = "policy") -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, config: ModelConfig, *, name: str = "policy", seed: int = 0
+    ) -> None:
         self.config = config
         self.model = model
         self.tokenizer = tokenizer
         device = next(model.parameters()).device
         self.autocast = config.precision == "bf16" or (config.precision == "auto" and fast_bfloat16(device))
         if config.lora_rank:
-            self.model = with_lora(model, config)
+            self.model = with_lora(model, config, seed)
         else:
             freeze_lower(self.model, config.frozen_layers)
         if self.autocast:
@@ -104,16 +106,17 @@ class Policy:
         self._reference: nn.Module | None = None
 
     @classmethod
-    def load(cls, config: ModelConfig) -> Policy:
+    def load(cls, config: ModelConfig, seed: int = 0) -> Policy:
         """Load the model of a recipe in float32 (the masters of a bf16 run), and the adapter that it begins at.
 
+        seed: of a LoRA adapter that begins anew.
         Raises AssetError for a model or adapter that cannot be had, ConfigError for an adapter that does not fit.
         """
         from r1ranker.assets import fetch_model
 
         adapter = None if config.adapter is None else find_adapter(config.adapter)
         model, tokenizer = load_model(fetch_model(config.path), device=config.device, dtype="float32")
-        policy = cls(model, tokenizer, config, name=config.path)
+        policy = cls(model, tokenizer, config, name=config.path, seed=seed)
         if adapter is not None:
             begin_at(policy.model, adapter, config)
         return policy

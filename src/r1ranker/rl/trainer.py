@@ -163,6 +163,8 @@ class Trainer:
         if self.warmup is not None and self._is_cold():
             with self._show("warm-up", self.warmup.train.steps) as told:
                 self.warmup.run(told)
+        if self.warmup is not None:
+            self.warmup.optimizer.state.clear()  # of no more use, and as large as what trains, twice
         with self._show("training", self.config.train.steps) as told:
 
             def both(done: int, steps: int, metrics: dict[str, float]) -> None:
