@@ -93,7 +93,7 @@ def build_ranking_bench(
         raise InputError(f"{source}: no row of {task or 'any task'} can be read{said}: check that it is the release")
     train, test = _divide(examples["train"], examples["test"], split, near_duplicates, notes)
     asked = {(e.query, e.history) for e in test}
-    note(notes, len(test) - len(asked), "test rows repeat a query or history: intervals and tests take all for independent")
+    note(notes, len(test) - len(asked), "test rows repeat a query or history, and count as independent in every test")
     sequences = tuple(dict.fromkeys((*e.history, *_positives(e)) for e in train if e.history))
     counts = Counter(title for sequence in sequences for title in dict.fromkeys(sequence))
     routed = {(e.query, *_positives(e)) for e in train if e.scenario == "routing"}
