@@ -10,14 +10,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
-
 from r1ranker.benchmark.report import Comparison
 from r1ranker.benchmark.run import STATISTICS_SEED
 from r1ranker.errors import InputError
 from r1ranker.evaluation import bootstrap_interval, holm, paired_p_value
+from resampling import Part, gain_interval
 
-RESAMPLES = 10_000
 MEASURE = "MRR"
 """The measure that is tested; the others are shown as means alone."""
 
@@ -53,9 +51,9 @@ class Gains:
     """A row against its base row, over the data sets that both ranked.
 
     relative: mean over data sets of (MRR / the base row's MRR - 1), each on the queries that both ranked; None where
-    there is no data set, or a base of 0. interval: 95% bootstrap interval of it, queries drawn anew in each data set;
-    None as well where a draw leaves a base of 0. above, better, worse: on how many the row is above its base row, and
-    on how many significantly better and worse.
+    there is no data set, or a base of 0. interval: 95% bootstrap interval of it; a query that stands in several data
+    sets is drawn in all at once. above, better, worse: on how many the row is above its base row, and on how many
+    significantly better and worse.
     """
 
     relative: float | None
@@ -119,9 +117,10 @@ class Figures:
         known = [gain for gain in relative if gain is not None]
         marks = [comparison.mark for comparison in found.values()]
         whole = bool(known) and len(known) == len(found)
+        parts = [self.part(dataset, self._beside_base(row, dataset)) for dataset in found]
         return Gains(
             fmean(known) if whole else None,
-            _gain_interval([self._beside_base(row, dataset) for dataset in found]) if whole else None,
+            gain_interval(parts) if whole else None,
             len(found),
             sum(comparison.difference > 0 for comparison in found.values()),
             marks.count("+"),
@@ -143,6 +142,12 @@ class Figures:
         if ours and theirs and None not in (seeds := [cell["seed"] for cell in (*ours, *theirs)]):
             ours, theirs = ([cell for cell in cells if seeds.count(cell["seed"]) > 1] for cells in (ours, theirs))
         return _both(_cell(ours), _cell(theirs)) if ours and theirs else None
+
+    def part(self, dataset: str, values: tuple[Sequence[float], Sequence[float]]) -> Part:
+        """Two rows' values on a data set with its queries; files of before these were kept tell none from another."""
+        told = self.results.get("data", {}).get(dataset, {}).get("queries")
+        n = len(values[0])
+        return Part(told[:n] if told else [f"{dataset}/{k}" for k in range(n)], *values)
 
     def _beside_base(self, row: str, dataset: str) -> tuple[Sequence[float], Sequence[float]]:
         return _both(self.cells[row, dataset], self.cells[self.base_of[row], dataset])
@@ -182,7 +187,8 @@ def _cell(seeds: Sequence[Mapping[str, Any]]) -> Cell:
     means = [fmean(cell["values"][MEASURE]) for cell in seeds] if len(seeds) > 1 else seeds[0]["run_means"]
     low, high = bootstrap_interval(values[MEASURE], seed=STATISTICS_SEED)
     runs = max(1, len(means))
-    tokens = sum(cell["tokens"] for cell in seeds) / (runs * len(values[MEASURE]))
+    rankings = sum(max(1, len(cell["run_means"])) for cell in seeds) * len(values[MEASURE])
+    tokens = sum(cell["tokens"] for cell in seeds) / rankings
     return Cell(values, low, high, stdev(means) if runs > 1 else None, runs, tokens)
 
 
@@ -190,16 +196,3 @@ def _both(cell: Cell, base: Cell) -> tuple[Sequence[float], Sequence[float]]:
     """MRR of both on the queries that both ranked: a row with a limit of its own ranked the first ones."""
     n = min(cell.queries, base.queries)
     return cell.values[MEASURE][:n], base.values[MEASURE][:n]
-
-
-def _gain_interval(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> tuple[float, float] | None:
-    """Of the mean over data sets of the relative gain; each data set is the two rows' values of its queries."""
-    rng, gains = np.random.default_rng(STATISTICS_SEED), np.zeros(RESAMPLES)
-    for ours, theirs in pairs:
-        drawn = rng.integers(0, len(ours), (RESAMPLES, len(ours)))
-        base = np.asarray(theirs)[drawn].mean(axis=1)
-        if not base.all():
-            return None
-        gains += (np.asarray(ours)[drawn].mean(axis=1) / base - 1) / len(pairs)
-    low, high = np.quantile(gains, [0.025, 0.975])
-    return float(low), float(high)

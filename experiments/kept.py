@@ -184,7 +184,7 @@ def merged(results: dict[str, Any], kept: Kept, plan: Plan) -> dict[str, Any]:
     numbers = _numbers(earlier)
     return {
         **results,
-        "datasets": datasets,
+        "datasets": [name for name in plan.bench.data.names if name in data],  # variants count in nothing
         "data": {name: data[name] for name in datasets},
         "missing": [text for text in results["missing"] if text not in told_before],
         "trainings": [trainings[key] for key in sorted(trainings, key=lambda key: (trained[key[0]], key[1]))],

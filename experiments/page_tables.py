@@ -11,14 +11,14 @@ from r1ranker.benchmark.quoted import quoted_data, quoted_rows
 from r1ranker.benchmark.report import SHOWN
 from r1ranker.cli.console import clock
 from r1ranker.evaluation.runs import file_name
+from r1ranker.evaluation.table import escaped
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown lines; a bar inside of a cell would end it."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
+    """Markdown lines."""
+    lines = [f"| {' | '.join(map(escaped, row))} |" for row in (columns, *rows)]
     return "\n".join([lines[0], f"|{'---|' * len(columns)}", *lines[1:]])
 
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-import numpy as np
-
-from figures import RESAMPLES, Figures
+from figures import Figures
 from r1ranker.benchmark.report import Comparison
-from r1ranker.benchmark.run import STATISTICS_SEED
-from r1ranker.evaluation import holm, paired_p_value
-
-Values = tuple[Sequence[float], Sequence[float]]
-"""MRR of a row and of the other one, on the queries that both ranked, of the seeds that both have."""
+from r1ranker.evaluation import holm
+from resampling import Part, difference_interval, difference_p_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +18,8 @@ class Pair:
 
     differences: data set -> MRR - the other's, corrected for all differences of all pairs. overall: the mean of the
     differences, each data set counting the same, with a test of its own, corrected for the number of pairs.
-    interval: 95% bootstrap interval of that mean, queries drawn anew in each data set.
+    interval: 95% bootstrap interval of that mean. A query that stands in several data sets is drawn, and changes sides
+    in the test, in all at once.
     """
 
     row: str
@@ -34,47 +31,30 @@ class Pair:
 
 def pairs_of(figures: Figures) -> list[Pair]:
     """The pairs of which both rows ran on some data set, in the plan's order."""
-    found: dict[tuple[str, str], dict[str, Values]] = {}
+    found: dict[tuple[str, str], dict[str, Part]] = {}
     for row, others in figures.results.get("pairs", {}).items():
         for other in others:
-            values = {d: v for d in figures.datasets if (v := figures.shared(row, other, d)) is not None}
-            if values:
-                found[row, other] = values
-    by_dataset = [one for values in found.values() for one in values.values()]
-    tested = _tested([(_mean_difference([one]), [one]) for one in by_dataset])
-    overall = _tested([(_mean_difference([*v.values()]), [*v.values()]) for v in found.values()])
-    left = iter(tested)
+            shared = {dataset: figures.shared(row, other, dataset) for dataset in figures.datasets}
+            if parts := {dataset: figures.part(dataset, v) for dataset, v in shared.items() if v is not None}:
+                found[row, other] = parts
+    by_dataset = _tested([[part] for parts in found.values() for part in parts.values()])
+    overall = _tested([[*parts.values()] for parts in found.values()])
+    left = iter(by_dataset)
     return [
-        Pair(row, other, {dataset: next(left) for dataset in values}, whole, _interval([*values.values()]))
-        for ((row, other), values), whole in zip(found.items(), overall, strict=True)
+        Pair(row, other, {dataset: next(left) for dataset in parts}, whole, difference_interval([*parts.values()]))
+        for ((row, other), parts), whole in zip(found.items(), overall, strict=True)
     ]
 
 
-def _mean_difference(parts: Sequence[Values]) -> float:
-    return float(np.mean([np.mean(ours) - np.mean(theirs) for ours, theirs in parts]))
-
-
-def _tested(differences: Sequence[tuple[float, Sequence[Values]]]) -> list[Comparison]:
-    """Each difference with its p-value, corrected for their number (Holm 1979)."""
-    raw = [_p_value(parts) for _, parts in differences]
-    queries = [sum(len(ours) for ours, _ in parts) for _, parts in differences]
+def _tested(differences: Sequence[Sequence[Part]]) -> list[Comparison]:
+    """The mean difference over each's data sets with its p-value, corrected for their number (Holm 1979)."""
+    raw = [difference_p_value(parts) for parts in differences]
     return [
-        Comparison(difference, p, adjusted, count)
-        for (difference, _), p, adjusted, count in zip(differences, raw, holm(raw), queries, strict=True)
+        Comparison(
+            fmean(fmean(part.ours) - fmean(part.theirs) for part in parts),
+            p,
+            adjusted,
+            sum(len(part.queries) for part in parts),
+        )
+        for parts, p, adjusted in zip(differences, raw, holm(raw), strict=True)
     ]
-
-
-def _p_value(parts: Sequence[Values]) -> float:
-    """Paired randomization test of a mean over data sets: a query weighs 1 / the queries of its data set."""
-    ours, theirs = ([value / len(part[k]) for part in parts for value in part[k]] for k in (0, 1))
-    return paired_p_value(ours, theirs, seed=STATISTICS_SEED)
-
-
-def _interval(parts: Sequence[Values]) -> tuple[float, float]:
-    rng, means = np.random.default_rng(STATISTICS_SEED), np.zeros(RESAMPLES)
-    for ours, theirs in parts:
-        differences = np.asarray(ours) - np.asarray(theirs)
-        drawn = rng.integers(0, len(differences), (RESAMPLES, len(differences)))
-        means += differences[drawn].mean(axis=1) / len(parts)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)

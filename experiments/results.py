@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.benchmark.report import SHOWN, BenchReport
 from r1ranker.benchmark.run import Watch, load_datasets, run_bench
 from r1ranker.datasets import Dataset
+from r1ranker.datasets.base import normalise
 from r1ranker.errors import AssetError, ConfigError, InputError
 from r1ranker.evaluation.harness import RANDOM
 from r1ranker.files import sha256
 from r1ranker.llm.servers import without_credentials
 from r1ranker.reranker import locate
-from r1ranker.types import Scenario
+from r1ranker.types import RankingExample, Scenario
 from training import bank_file, model_of
 
 
@@ -103,7 +106,7 @@ def resolve_rows(plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING) -> N
             if all(model_of(out, training.name, seed) for training in needed):
                 rows.append(_with_seed(row, seed, out))
                 hand.rows[rows[-1].name or ""] = (name, seed)
-            elif any(kept.queries(plan.shown_as(name), dataset.name, seed) for dataset in hand.datasets):
+            elif (its := _of_row(row, hand)) and all(kept.queries(plan.shown_as(name), d, seed) for d in its):
                 continue
             elif all(trained(training.name, seed, out, kept) for training in needed):
                 lacking.append(seed)  # its model is not at hand
@@ -118,6 +121,11 @@ def resolve_rows(plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING) -> N
     if known_baselines(hand.bench.baselines, asked_for, kept):
         changed["baselines"] = ()
     hand.bench = hand.bench.model_copy(update=changed)
+
+
+def _of_row(row: RowConfig, hand: AtHand) -> list[str]:
+    """The data sets at hand that a row is for."""
+    return [d.name for d in hand.datasets if any(fnmatchcase(d.name, pattern) for pattern in row.datasets)]
 
 
 def trained(name: str, seed: int, out: Path, kept: Kept) -> bool:
@@ -194,7 +202,11 @@ def results_of(
             }
         )
     scenarios: dict[str, Scenario] = {d.name: d.test[0].scenario for d in hand.datasets}
-    data = {name: {"scenario": scenarios.get(name, ""), **told} for name, told in report.facts["data"].items()}
+    asked = {d.name: [_key(example) for example in d.test[: hand.bench.limit]] for d in hand.datasets}
+    data = {
+        name: {"scenario": scenarios.get(name, ""), **told, **({"queries": asked[name]} if name in asked else {})}
+        for name, told in report.facts["data"].items()
+    }
     results = {
         "name": plan.name,
         "title": plan.title,
@@ -212,6 +224,11 @@ def results_of(
     }
     plain: dict[str, Any] = without_absolute_paths(results)
     return plain
+
+
+def _key(example: RankingExample) -> str:
+    """What tells a query, or a history, from others, also in another data set."""
+    return hashlib.sha256(normalise(" | ".join((example.query, *example.history))).encode()).hexdigest()[:8]
 
 
 def as_text(results: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from kept import NOTHING, Kept, check_whole, load_kept, merged
 from plan import Plan, Training, find_plan, load_plan
@@ -91,8 +92,7 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         raise ConfigError(f"--limit {args.limit}: give at least one query, or leave it out")
     file, facts = args.results / f"{plan.name}.json", provenance(arguments)
     kept = load_kept(file, plan) if args.add else NOTHING
-    if not args.add and (args.only or args.seeds or args.data or args.limit):
-        check_whole(file, facts["command"])
+    _check_whole(args, file, facts)
     sources = _sources(args.source)
     configs = [(t, config_of(t, seed, path.parent, sources, args.out)) for t in plan.trainings for seed in t.seeds]
     _check_sources(sources, {*plan.bench.data.names, *(name for _, config in configs for name in config.data.names)})
@@ -130,6 +130,11 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     _benchmark(plan, hand, args, trainings, facts, kept)
 
 
+def _check_whole(args: argparse.Namespace, file: Path, facts: Mapping[str, Any]) -> None:
+    if not args.add and (args.only or args.seeds or args.data or args.limit):
+        check_whole(file, facts["command"])
+
+
 def _check_held_out(configs: Sequence[Planned], wanted: Sequence[Planned], hand: AtHand, out: Path) -> None:
     """Whether a training of this run, made or to be made, learns from test lists. Seeds have the same data."""
     checked: set[str] = set()
@@ -161,6 +166,7 @@ def _benchmark(
         finally:
             watch.stop()
     file = args.results / f"{plan.name}.json"
+    _check_whole(args, file, facts)  # another command may have written it by now
     write_atomic(file, as_text(merged(results_of(plan, hand, report, trainings, facts), kept, plan)))
     for text in hand.missing:
         say(f"missing: {text}")

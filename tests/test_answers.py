@@ -99,12 +99,13 @@ def test_labels_grow_no_longer_than_they_can_be_scored() -> None:
     words = [f"w{k}" for k in range(100)]
     same, other = " ".join(words), " ".join([*words, "end"])
     first = " ".join(words[:MOST_WORDS])
-    assert answer_labels(listed([same, other]), "quote") == (first, f"{first} (2)")
+    assert answer_labels(listed([same, other]), "quote") == (" ".join(words[:8]), f"{' '.join(words[:8])} (2)")
+    assert answer_labels(listed([same, " ".join([*words[:63], "end"])]), "quote")[0] == first
     # A name of more words is quoted as well, by as few words as tell it from the others.
     long, short = " ".join(words[: MOST_WORDS + 1]), " ".join(words[:MOST_WORDS])
     assert answer_labels(listed([long, "a b c d"]), "name", 3) == ("w0 w1 w2", "a b c d")
     assert answer_labels(listed([short]), "name", 3) == (short,)
-    assert answer_labels(listed(["x", "y"], [long, f"{long} z"]), "name", 60) == (first, f"{first} (2)")
+    assert answer_labels(listed(["x", "y"], [long, f"{long} z"]), "name", 3) == ("w0 w1 w2", "w0 w1 w2 (2)")
 
 
 def test_where_no_spaces_stand_two_characters_are_a_word() -> None:
@@ -119,6 +120,8 @@ def test_normalise_keeps_the_marks_that_are_part_of_a_word() -> None:
     assert normalise("दिन, दान!") == "दिन दान"
     assert normalise("İstanbul") == "i̇stanbul"
     assert normalise("e\u0301t\u00e9") == "été"
+    assert normalise("Toy Story 2\ufe0f\u20e3") == "toy story 2"
+    assert normalise("Love \u2764\ufe0f!") == "love"
 
 
 def test_normalise_takes_case_punctuation_spacing_and_compatibility_forms_away() -> None:

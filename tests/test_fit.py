@@ -47,7 +47,7 @@ def sized(*sizes: int, query: int = 0, history: tuple[int, ...] = ()) -> Ranking
     """An example whose texts have that many words."""
     return RankingExample(
         "e",
-        "passage",
+        "recommendation",
         tuple(Candidate(f"c{k}", " ".join(f"w{k}.{n}" for n in range(size))) for k, size in enumerate(sizes)),
         query=" ".join(f"q{n}" for n in range(query)),
         history=tuple(" ".join(f"h{k}.{n}" for n in range(size)) for k, size in enumerate(history)),
@@ -207,7 +207,7 @@ def test_the_result_always_fits(
     count: Callable[[str], int],
 ) -> None:
     candidates = tuple(Candidate(f"c{k}", text, name) for k, (text, name) in enumerate(pairs))
-    example = RankingExample("e", "routing", candidates, query=query, history=tuple(history))
+    example = RankingExample("e", "recommendation", candidates, query=query, history=tuple(history))
     before = total(example, count)
     try:
         fitted, cut = fit(example, budget, count)

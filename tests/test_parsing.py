@@ -103,6 +103,17 @@ def test_a_label_is_found_without_the_number_that_tells_it_from_another() -> Non
     assert find_label("Heat!", ["Heat", "Heat! (2)", "Heat! (3)"]) == (0, False)
 
 
+def test_without_spaces_a_label_may_end_anywhere() -> None:
+    text = "今天天气很好我们一起去公园散步吧顺便买点东西回家"
+    candidates = (Candidate("a", text), Candidate("b", "昨天下雨了所以我们在家里看了一整天的电影"))
+    labels = answer_labels(RankingExample("e", "passage", candidates, query="q"), "quote")
+    assert labels[0] == text[:16]
+    for reply, exact in ((text, False), (text[:17], False), (text[:10], False), (text[:16], True)):
+        assert find_label(reply, labels) == (0, exact)
+    assert find_label("今天", labels) is None  # too short to stand for it
+    assert find_label("passage 12", ["passage 1"]) is None
+
+
 def test_labels_of_punctuation_alone_are_found_letter_for_letter_only() -> None:
     assert find_label("!!!", ["!!!", "??? (2)"]) == (0, True)
     assert find_label("...", ["!!!", "??? (2)"]) is None

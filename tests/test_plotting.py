@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,24 @@ def test_long_names_are_not_cut_off(drawn: list[Any], tmp_path: Path, count: int
     plot_scatter({"recommendation, mean of 3": points}, tmp_path / "b.png", x_label="x", y_label="y")
     assert all(map(inside, drawn))
     assert all(axes.get_position().width > 0.25 for figure in drawn for axes in figure.axes)
+
+
+def test_long_names_of_many_rows_are_not_cut_off_and_their_points_differ(drawn: list[Any], tmp_path: Path) -> None:
+    names = [f"{k} {LONG}" for k in range(45)]
+    lines = {name: [(0.5, 0.4, 0.6)] for name in names}
+    plot_groups(["films"], lines, tmp_path / "a.png", title="MRR", label="MRR")
+    points = {name: (10.0 + k, 0.5) for k, name in enumerate(names)}
+    plot_scatter({"recommendation": points}, tmp_path / "b.png", x_label="x", y_label="y")
+    renderer = FigureCanvasAgg(drawn[0]).get_renderer()
+    drawn[0].draw(renderer)
+    (axes,) = drawn[0].axes
+    boxes = [text.get_window_extent(renderer) for text in axes.get_yticklabels()]
+    assert len(boxes) == 45
+    assert all(box.x0 >= 0 for box in boxes)
+    assert all(upper.y0 >= lower.y1 - 1 for upper, lower in pairwise(boxes))
+    assert axes.get_position().width > 0.25
+    marks = [(p.get_facecolor().tobytes(), p.get_paths()[0].vertices.tobytes()) for p in drawn[1].axes[0].collections]
+    assert len(set(marks)) == 45
 
 
 def test_nothing_to_draw_is_no_reason_to_fail(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def test_a_history_and_a_query_are_both_asked_for(tmp_path: Path, make_example: 
     templates = PromptTemplates.load(write(tmp_path, '[recommendation]\ncontext = "$history, then $query"\n'))
     text = build(replace(example, query=wanted), templates=templates).user
     assert text.startswith("Rocky (1976)\nBig (1988), then a film for children\n\nWhich")
+    text = build(replace(example, query=wanted, history=()), templates=templates).user
+    assert text.startswith(", then a film for children\n\nWhich")
 
 
 def test_an_earlier_rankings_order_is_told_after_the_question(make_example: ExampleFactory) -> None:
@@ -110,8 +112,15 @@ def test_passages_by_id_and_by_quote(make_example: ExampleFactory) -> None:
 
 def test_a_long_text_that_is_its_own_name_stands_once() -> None:
     text = " ".join(f"w{k}" for k in range(100))
-    example = RankingExample("e", "recommendation", (Candidate("a", text), Candidate("b", text, "B")), history=("x",))
-    assert listing(build(example)) == [text, f"B: {text}"]
+    other = f"{text} end"
+    candidates = (Candidate("a", text), Candidate("b", text, "B"), Candidate("c", "C", "C"), Candidate("d", "D"))
+    example = RankingExample("e", "recommendation", candidates, history=("x",))
+    assert listing(build(example)) == [text, f"B: {text}", "C", "D"]
+    alike = (Candidate("a", other, other), Candidate("b", text), Candidate("c", text))
+    lines = listing(build(replace(example, candidates=alike)))
+    rest = text.removeprefix("w0 w1 w2 w3 w4 w5 w6 w7 ")
+    # What they begin with, the label, stands once in each.
+    assert lines == [other, f"w0 w1 w2 w3 w4 w5 w6 w7 (2): {rest}", f"w0 w1 w2 w3 w4 w5 w6 w7 (3): {rest}"]
 
 
 def test_a_quote_that_had_to_be_numbered_stands_before_its_text() -> None:
@@ -207,13 +216,13 @@ NASTY = "costs $5 ${query} $$ {item} %s $candidates"
 def test_users_texts_are_never_expanded(form: AnswerForm) -> None:
     candidates = (Candidate("a", f"{NASTY} A"), Candidate("b", f"{NASTY} B", f"{NASTY} name"))
     for scenario in ("recommendation", "passage", "routing"):
-        example = RankingExample(
-            "e", scenario, candidates, query=f"{NASTY} Q", history=(f"{NASTY} H",), item_type=NASTY
-        )
+        history = (f"{NASTY} H",) if scenario == "recommendation" else ()
+        example = RankingExample("e", scenario, candidates, query=f"{NASTY} Q", history=history, item_type=NASTY)
         text = build(example, ("a",), form=form, layout="append").user
         assert f"{NASTY} A" in text
         assert f"{NASTY} B" in text
-        assert (f"{NASTY} H" if scenario == "recommendation" else f"{NASTY} Q") in text
+        assert f"{NASTY} Q" in text
+        assert all(f"{item}\n" in text for item in history)
 
 
 def test_tags_and_line_breaks_in_texts_do_not_reach_the_prompt() -> None:

@@ -45,8 +45,22 @@ def normalise(text: str) -> str:
 
 def _between(gap: re.Match[str]) -> str:
     """A space, after the marks that belong to the letter before: in many scripts they are its vowels."""
-    marks = "".join(takewhile(lambda c: unicodedata.category(c).startswith("M"), gap[0]))
+    marks = "".join(takewhile(_is_vowel, gap[0]))
     return marks if marks == gap[0] else f"{marks} "
+
+
+def _is_vowel(character: str) -> bool:
+    """Whether it is a mark of a letter, and none that only says how an emoji is drawn."""
+    return unicodedata.category(character) in ("Mn", "Mc") and not "\ufe00" <= character <= "\ufe0f"
+
+
+def continues(text: str, beginning: str) -> bool:
+    """Whether the text begins so and goes on in a script without spaces, where no word's end can be told."""
+    return (
+        len(text) > len(beginning) > 0
+        and text.startswith(beginning)
+        and re.fullmatch(f"[{_UNSPACED}]{{2}}", text[len(beginning) - 1 : len(beginning) + 1]) is not None
+    )
 
 
 def default_answer_form(scenario: Scenario, parameters: int | None = None) -> AnswerForm:
@@ -84,7 +98,7 @@ def beginning(text: str, words: int) -> str:
 
 
 def _quotes(texts: Sequence[str], words: int) -> list[str]:
-    """The first `words` words of each text; where two begin alike, as many more as tell them apart, or MOST_WORDS."""
+    """The first `words` words of each text; where two begin alike, as many more as tell them apart, to MOST_WORDS."""
     lengths = [words] * len(texts)
     while True:
         quotes = [beginning(text, n) for text, n in zip(texts, lengths, strict=True)]
@@ -94,7 +108,9 @@ def _quotes(texts: Sequence[str], words: int) -> list[str]:
         alike = [k for same in seen.values() if len(same) > 1 for k in same]
         open_ = [k for k in alike if lengths[k] < MOST_WORDS and quotes[k] != texts[k]]
         if not open_:
-            return quotes
+            # Where that is not enough, a number tells them apart, and few words will do.
+            same = {k for k in alike if lengths[k] >= MOST_WORDS and quotes[k] != texts[k]}
+            return [beginning(texts[k], words) if k in same else quote for k, quote in enumerate(quotes)]
         for k in open_:
             lengths[k] = min(lengths[k] + words, MOST_WORDS)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from r1ranker.answers import normalise
+from r1ranker.answers import continues, normalise
 from r1ranker.types import ParsedAnswer, ParseStatus
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -42,7 +42,7 @@ def find_label(text: str, labels: Sequence[str]) -> tuple[int, bool] | None:
 
     In turn: the label itself; the label but for the number that tells it from one that differs in punctuation
     ("C++ (2)" beside "C"); the label but for case, spacing and punctuation; the one label that stands inside the
-    text; the one label that the text is a part of.
+    text; the one label that the text is a part of, or (without spaces) that either begins.
     """
     text = text.strip()
     for k, label in enumerate(labels):
@@ -60,6 +60,11 @@ def find_label(text: str, labels: Sequence[str]) -> tuple[int, bool] | None:
     if inside:
         return (inside[0], False) if len(inside) == 1 else None
     around = [k for k, label in enumerate(keys) if len(key) >= _MIN_PART and f" {key} " in f" {label} "]
+    around = around or [
+        k
+        for k, label in enumerate(labels)
+        if continues(text, label) or (len(key) >= _MIN_PART and continues(label, text))
+    ]
     return (around[0], False) if len(around) == 1 else None
 
 

@@ -18,6 +18,7 @@ _MANY = (
     *_SERIES, "#f2a5c4", "#8fd0e8", "#c5d86d", "#f7c873", "#b9a7e0", "#c4c9cf",
     "#7a1f2b", "#0f4c5c", "#1f6b3a", "#e23d6d", "#14b8a6", "#5b3a1e", "#3b5bdb", "#111827",
 )  # fmt: skip
+_MARKERS = "osD^v"  # the first for as many points as there are colours, and so on
 _LABEL = 32  # characters to a line of a label
 _BARS = 60  # about so many stand side by side
 _COLUMNS = 3  # panels of named lines beside each other
@@ -157,7 +158,10 @@ def _plot_rows(
     """A panel a group, and in it a named line a series: the value as a point, whiskers from low to high."""
     columns = max(1, min(_COLUMNS, len(groups)))
     lines = ceil(len(groups) / columns)
-    figure = _figure(3.2 + 3.0 * columns, lines * max(2.0, 0.9 + 0.2 * len(shown)))
+    names = [fill(name, 2 * _LABEL) for name in shown]
+    height = len(names) * (0.2 + 0.14 * max((name.count("\n") for name in names), default=0))
+    longest = max((len(line) for name in names for line in name.splitlines()), default=0)
+    figure = _figure(max(3.2, 0.6 + 0.085 * longest) + 3.0 * columns, lines * max(2.0, 0.9 + height))
     first = None
     for place, group in enumerate(groups):
         axes = figure.add_subplot(lines, columns, place + 1, sharex=first, sharey=first)
@@ -171,7 +175,7 @@ def _plot_rows(
         axes.set_xlabel(label)
         _dress(axes, "both", fill(group, _LABEL))
     if first is not None:
-        first.set_yticks(range(len(shown)), list(shown), parse_math=False)
+        first.set_yticks(range(len(shown)), names, parse_math=False)
         first.set_ylim(len(shown) - 0.5, -0.5)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
     _save(figure, path)
@@ -186,7 +190,7 @@ def plot_scatter(
 ) -> None:
     """Writes a PNG with a panel of named points for each title (x above 0, on a logarithmic axis).
 
-    A name has the same colour in all panels if they list the same names; None draws no point. Raises
+    A name has the same colour and marker in all panels if they list the same names; None draws no point. Raises
     MissingExtraError without matplotlib.
     """
     drawn = [name for points in panels.values() for name, point in points.items() if point is not None]
@@ -196,7 +200,9 @@ def plot_scatter(
         axes = figure.add_subplot(1, len(panels), place)
         for index, (name, point) in enumerate(points.items()):
             if point is not None:
-                handles[fill(name, _LABEL)] = axes.scatter(*point, s=55, color=_colour(index), zorder=3)
+                marker = _MARKERS[index // len(_MANY) % len(_MARKERS)]
+                drawn_point = axes.scatter(*point, s=55, color=_colour(index), marker=marker, zorder=3)
+                handles[fill(name, _LABEL)] = drawn_point
         axes.set_xscale("log")
         axes.set_xlabel(x_label)
         if place == 1:

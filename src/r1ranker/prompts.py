@@ -6,6 +6,7 @@ candidates), what changes comes last, so that a backend can keep the common pref
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ the turn names what is already excluded, so the long prefix is the same in every
 THINK, ANSWER = "<think>", "<answer>"
 CONTEXT_BYTES, EXCLUDED_BYTES, THOUGHT_BYTES = 300, 100, 600
 """What is shown of another case: of its context, of what was excluded, and of the thought."""
+_NUMBER = re.compile(r" \(\d+\)$")
+_QUERY = re.compile(r"\$(?:query\b|\{query\})")
 THOUGHT_TOKENS = 512
 """Tokens kept free for a thought that is shown: two bytes a token, which is little in any script."""
 
@@ -93,10 +96,15 @@ def _default() -> PromptTemplates:
 def _candidate_line(example: RankingExample, index: int, label: str, form: AnswerForm) -> str:
     candidate = example.candidates[index]
     text = one_line(candidate.text)
-    if (form == "quote" or (form == "name" and not candidate.name)) and text.startswith(label):
+    name = one_line(candidate.name or "")
+    own = _NUMBER.sub("", label)
+    begins = form == "quote" or (form == "name" and name in ("", text))
+    if begins and text.startswith(label):
         return text
-    if form == "name" and text in (label, one_line(candidate.name or "")):
+    if form == "name" and text == name and text in ("", own):
         return label
+    if begins and text != own and text.startswith(own):
+        return f"{label}: {text.removeprefix(own).lstrip()}"  # what two long texts begin with stands in the label
     return f"{label}: {text}"
 
 
@@ -201,7 +209,8 @@ def _context(templates: PromptTemplates, example: RankingExample) -> str:
     history = "\n".join(one_line(h) for h in example.history)
     if example.scenario != "recommendation":
         return templates.text(example.scenario, "context", item=item, query=query, history=history)
-    if query and not example.history:
+    # Another wording than ours may have a place of its own for the query.
+    if query and not example.history and not _QUERY.search(templates.sections["recommendation"]["context"]):
         return templates.text("recommendation", "request", item=item, query=query)
     asked = templates.text("recommendation", "asked", item=item, query=query) if query else ""
     return templates.text("recommendation", "context", item=item, query=query, history=history, asked=asked)

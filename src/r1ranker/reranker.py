@@ -110,7 +110,7 @@ class Reranker:
         history: Sequence[str] = (),
         presorted: bool = False,
     ) -> RankResult:
-        """Rank documents for a query, or for a history of items (then they are what may come next).
+        """Rank documents for a query, or for a history of items (then they are what may come next), or for both.
 
         documents: texts, or objects with `text` and perhaps `id` and `name`.
         top_k: how many results are returned; all are ranked in any case.
@@ -195,14 +195,14 @@ def make_example(
     id: str = "query",
     presorted: bool = False,
 ) -> RankingExample:
-    """An example from a query (or a history) and documents, as for `Reranker.rank`.
+    """An example from a query (or a history, or both) and documents, as for `Reranker.rank`.
 
     Raises InputError if either is missing.
     """
     if not documents:
         raise InputError("there is nothing to rank: give at least one document")
     if not query.strip() and not history:
-        raise InputError("give a query, or a history of items")
+        raise InputError("give a query, a history of items, or both")
     return RankingExample(
         id=id,
         scenario="recommendation" if history else "passage",

@@ -33,14 +33,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class RankingExample:
-    """A context (a query, or a user's history) and the candidates to put in order, best first.
+    """A context (a query, a user's history, or both) and the candidates to put in order, best first.
 
     `relevance` maps candidate ids to grades (0 or absent: not relevant); several may be positive, and
     grades may tie. `group` is what a split must keep together (a user, a query). `item_type` is what
     one candidate is called in a prompt ("movie"). `presorted`: the candidates stand in the order of an earlier ranking,
     best first, which the prompt then tells; else their order means nothing.
 
-    Raises InputError for no candidates, an id that stands twice, or an unusable grade.
+    Raises InputError for no candidates, an id that stands twice, an unusable grade, or a history where none is read.
     """
 
     id: str
@@ -56,6 +56,8 @@ class RankingExample:
     def __post_init__(self) -> None:
         if not self.candidates:
             raise InputError(f"example '{self.id}' has no candidates: give at least one")
+        if self.history and self.scenario != "recommendation":
+            raise InputError(f"example '{self.id}': {self.scenario} is asked by a query alone: leave the history out")
         ids = [c.id for c in self.candidates]
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)

@@ -68,7 +68,7 @@ def test_a_share_of_the_lists_is_the_same_for_a_seed_and_the_others_stay() -> No
     assert {e.id for e in fewer.train if e.presorted} < {e.id for e in half.train if e.presorted}
 
 
-def test_what_reads_the_train_side_is_known() -> None:
+def test_what_has_learned_the_answers_is_known() -> None:
     assert set(LEARNERS) == set(BASELINES) - {"popularity", "label-prior", "bm25", "embeddings", "cross-encoder"}
 
 

@@ -63,6 +63,7 @@ def test_csv_parses_back_with_the_same_numbers() -> None:
         assert float(row["value"]) == cell.measures[measure]
         assert (float(row["low"]), float(row["high"])) == cell.intervals[measure]
         assert (int(row["queries"]), int(row["calls"]), int(row["exact"])) == (12, cell.calls, cell.parse["exact"])
+        assert int(row["runs"]) == max(1, len(cell.run_means))
         assert (float(row["seconds"]), float(row["flops"])) == (cell.seconds, cell.flops)
         assert (int(row["truncated"]), int(row["cut_short"])) == (cell.truncated, cell.cut_short)
         compared = REPORT.comparisons.get(measure, {}).get((cell.name, cell.dataset))

@@ -94,6 +94,17 @@ def test_what_does_not_go_together_is_one_line(
     assert result.stderr.count("\n") == 1
 
 
+def test_a_budget_that_allows_no_call_is_told_as_such(cli: Invoke, tiny_folder: Path) -> None:
+    asked = ("-q", "a question", "-d", "one", "-d", "two", "-d", "three")
+    result = cli("rank", *asked, "--model", tiny_folder, "--budget-tokens", 1, "--trace")
+    assert "the budget allows no call\n1. [0] one\n2. [1] two\n3. [2] three" in result.stdout
+
+
+def test_results_can_go_into_a_pipe(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
+    result = cli("rank", "--input", tasks_file, "--model", tiny_folder, "--out", "/dev/null")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_evaluate_tells_how_many_lists_a_budget_ended(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
     result = cli("evaluate", "--dataset", tasks_file, "--model", tiny_folder, "--budget-calls", 1, "--no-baselines")
     assert result.exit_code == 0

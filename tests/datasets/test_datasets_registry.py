@@ -95,6 +95,11 @@ def test_a_path_of_a_users_own_file_is_read_for_testing(tmp_path: Path) -> None:
     split = load_dataset(str(path), test_fraction=0.5)
     assert {tuple(e.id for e in side) for side in (split.train, split.test)} == {("0", "1"), ("2", "3")}
     assert split.notes == ("2 lists stay on the side of an earlier one with nearly the same context",)
+    queries = [f"which of these films is like number {k} of them" for k in (1, 2)]
+    path.write_text("\n".join(json.dumps({"query": query, "candidates": ["a"]}) for query in queries))
+    with pytest.raises(InputError, match="all 2 lists stay together"):
+        load_dataset(str(path), test_fraction=0.5)
+    assert len(load_dataset(str(path), test_fraction=0.5, near_duplicates=1).train) == 1
     path.write_text("{")
     with pytest.raises(InputError, match="holds no example"):
         load_dataset(str(path))

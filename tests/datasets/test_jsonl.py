@@ -93,7 +93,7 @@ def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
         ('{"query": "q", "candidates": ["a"], "relevance": {"1": NaN}}', "must be a finite number"),
         ('{"query": "q", "candidates": ["a"], "relevance": {"1": 1%s}}' % ("0" * 400), "too large"),
         ('{"query": "q", "candidates": ["a"], "scenario": "music"}', "scenario is 'music'"),
-        ('{"query": "q", "history": ["h"], "candidates": ["a"], "scenario": "passage"}', "leave the 'history' out"),
+        ('{"query": "q", "history": ["h"], "candidates": ["a"], "scenario": "passage"}', "leave the history out"),
         ('{"query": "q", "candidates": ["a"], "id": [1]}', "'id' must be a text, not a list"),
         ('{"query": "q", "candidates": ["a"], "presorted": "yes"}', "must be true or false, not a text"),
         ('{"query": "q", "candidates": ["a"], "presortd": true}', "did you mean 'presorted'"),

@@ -69,6 +69,8 @@ def test_the_runs_order_is_told_where_it_is_asked_for(tmp_path: Path) -> None:
     source = folder(tmp_path / "with")
     assert {e.presorted for e in load_dataset("trec", source=source).test} == {False}
     assert {e.presorted for e in load_dataset("trec", source=source, presorted=True).test} == {True}
+    with pytest.raises(InputError, match="presorted is 'no'; it must be true or false"):
+        load_dataset("trec", source=source, presorted="no")
     with pytest.raises(InputError, match="without a run lists are in no order"):
         load_dataset("trec", source=folder(tmp_path / "without", run=None), presorted=True)
 

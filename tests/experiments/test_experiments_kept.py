@@ -195,6 +195,25 @@ def test_baselines_run_again_where_one_or_a_list_is_missing() -> None:
 
 
 @pytest.mark.usefixtures("offline")
+def test_variants_are_kept_and_count_in_nothing(plan_file: Path) -> None:
+    variant = '[bench.data.variants]\n"first best" = { of = "lists.jsonl", options = { test_fraction = 1.0 } }\n'
+    change(plan_file, '[[bench.rows]]\nname = "base"', f'{variant}[[bench.rows]]\nname = "base"')
+    facts = dict.fromkeys(("command", "commit", "date", "machine", "versions"), "")
+    new = {
+        "cells": [cell("random", [0.5], "lists.jsonl"), cell("random", [0.5], "first best")],
+        "data": {"lists.jsonl": {}, "first best": {}},
+        "trainings": [],
+        "asked": {},
+        "missing": [],
+        **facts,
+    }
+    found = merged(new, Kept(), load_plan(plan_file))
+    assert found["datasets"] == ["lists.jsonl"]
+    assert list(found["data"]) == ["lists.jsonl", "first best"]
+    assert [c["dataset"] for c in found["cells"]] == ["lists.jsonl", "first best"]
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_benchmark_without_a_cell_left_is_forgotten(plan_file: Path) -> None:
     def told(command: str) -> dict[str, Any]:
         return {"command": command, "commit": "c", "date": "d", "machine": {}, "versions": {}}

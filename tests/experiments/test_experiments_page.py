@@ -100,8 +100,9 @@ def test_the_tables_of_a_part() -> None:
     one = made(cells=[cell for cell in made().results["cells"] if cell["seed"] != 1])
     assert "seed by seed" not in page.section(one, "results", [])
     gains = text[text.index("| row |") :]
+    # Gains of 50% and 100%, and in a draw what lies between at equal chances: 51.25% to 98.75%, but for the luck of draws.
     assert line(gains, "ours")[1:] == [
-        *("base", "+75.0% [+50.0%, +100.0%]", "1 of 1", "0 of 1", "0 of 1", "2", "2", "4", "-", "-", "-"),
+        *("base", "+75.0% [+51.4%, +98.7%]", "1 of 1", "0 of 1", "0 of 1", "2", "2", "4", "-", "-", "-"),
     ]
     assert line(gains, "base")[1:] == ["-", "-", "-", "-", "-", "1", "2", "4", "0.500", "0.500", "0.250"]
     assert "Missing or to be known:\n\n- own: not at hand\n" in text
@@ -114,7 +115,7 @@ def test_rows_beside_each_other() -> None:
     beside = text[text.index("Rows beside each other") :]
     # Of two queries even the largest difference has p = 0.5 at best.
     ((*cells, p),) = page_tables.pair_table(figures, pairs_of(figures))[1]
-    assert cells == ["ours", "base", "+0.375", "-", "+0.375 [+0.250, +0.500]"]
+    assert cells == ["ours", "base", "+0.375", "-", "+0.375 [+0.257, +0.493]"]
     assert float(p) == pytest.approx(0.5, abs=0.02)
     assert line(beside, "ours")[:3] == ["ours", "base", "+0.375"]
     clear = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import pairs
+import resampling
 from figures import Figures
 from pairs import Pair, pairs_of
 
@@ -35,21 +35,21 @@ def test_a_pair_is_the_mean_over_data_sets_of_the_mean_differences() -> None:
     assert [pair.differences[d].queries for d in ("a", "b")] == [2, 3]
     assert pair.overall.difference == pytest.approx(0.075)
     assert pair.overall.queries == 5
-    # A draw of two queries has a mean of 0, 0.25 or 0.5 on a, one time in four at each end, and -0.1 on b always.
-    assert pair.interval == pytest.approx((-0.05, 0.2))
+    # A draw weighs 0.5 and 0 on a by a weight that is uniform from 0 to 1, and has -0.1 on b always.
+    assert pair.interval == pytest.approx((0.0125 / 2 - 0.05, 0.4875 / 2 - 0.05), abs=0.005)
 
 
 def test_the_test_of_a_pair_weighs_data_sets_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(pairs, "paired_p_value", lambda ours, theirs, seed: seen.append((ours, theirs)) or 0.5)  # noqa: ARG005
+    monkeypatch.setattr(resampling, "paired_p_value", lambda ours, _, seed: seen.append(ours) or 0.5)  # noqa: ARG005
     cells = [cell("x", "a", [1.0, 0.5]), cell("y", "a", [0.5, 0.5]), cell("x", "b", [0.9]), cell("y", "b", [0.3])]
     found(cells, {"x": ["y"]})
-    assert seen[-1] == ([0.5, 0.25, 0.9], [0.25, 0.25, 0.3])
+    assert seen[-1] == pytest.approx([0.5 / 2, 0.0, 0.6])
 
 
 def test_holm_corrects_differences_and_pairs_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     p_values = iter([0.01, 0.02, 0.03, 0.04, 0.01])  # x - y on a and b, x - z on a; then the two pairs
-    monkeypatch.setattr(pairs, "paired_p_value", lambda ours, theirs, seed: next(p_values))  # noqa: ARG005
+    monkeypatch.setattr(resampling, "paired_p_value", lambda ours, theirs, seed: next(p_values))  # noqa: ARG005
     cells = [cell(row, "a", [0.5]) for row in "xyz"] + [cell(row, "b", [0.5]) for row in "xy"]
     first, second = found(cells, {"x": ["y", "z"]})
     assert [one.p_holm for one in first.differences.values()] == pytest.approx([0.03, 0.04])

@@ -128,6 +128,12 @@ def test_a_part_is_told_as_a_part_and_the_rest_is_done_later(
 
 
 @pytest.mark.usefixtures("finished")
+def test_the_queries_of_each_data_set_are_told_apart() -> None:
+    (queries,) = (told["queries"] for told in results()["data"].values())
+    assert len(set(queries)) == len(queries) == 4
+
+
+@pytest.mark.usefixtures("finished")
 def test_a_part_does_not_replace_what_the_file_holds(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     before = RESULTS.read_text(encoding="utf-8")
     for part in (["--seeds", "0"], ["--only", "learner"], ["--data", "lists.jsonl"], ["--limit", "3"]):

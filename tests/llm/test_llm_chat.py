@@ -46,7 +46,7 @@ def test_special_tokens_in_a_users_text_stay_text(chat: ChatEncoder, tiny_tokeni
 
 def test_added_tokens_in_a_users_text_stay_text_too(tiny_tokenizer: Any) -> None:
     tokenizer = copy.deepcopy(tiny_tokenizer)
-    tokenizer.add_tokens(["<tool_call>", "<think>", "<<think>", "Rome"])  # not marked special
+    tokenizer.add_tokens(["<tool_call>", "<think>", "<<think>", "</think>", "Rome"])  # not marked special
     tool, think, twice, rome = tokenizer.convert_tokens_to_ids(["<tool_call>", "<think>", "<<think>", "Rome"])
     assert tokenizer.encode("<tool_call>", split_special_tokens=True) == [tool]
     chat = ChatEncoder(tokenizer)
@@ -55,8 +55,10 @@ def test_added_tokens_in_a_users_text_stay_text_too(tiny_tokenizer: Any) -> None
         assert {tool, think, twice}.isdisjoint(ids)
         assert rome in ids  # a word stays what it is
         assert text in tokenizer.decode(ids)
-    # The wording's own are what they are to the model.
+    # The wording's own are what they are to the model, also where a reply is held to its layout.
     assert chat.encode(Prompt("<think>x", "u", "<think>")).count(think) == 2
+    assert chat.encode_wording("</think>") == (tokenizer.convert_tokens_to_ids("</think>"),)
+    assert len(chat.encode_text("</think>")) > 1
 
 
 def test_a_template_does_not_open_the_thought_a_second_time(tiny_tokenizer: Any) -> None:

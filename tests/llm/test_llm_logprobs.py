@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, GraniteForCausalLM
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    HyperCLOVAXConfig,
+    HyperCLOVAXForCausalLM,
+)
 
 from r1ranker.llm.head import settle
 from r1ranker.llm.logprobs import branch_means, held_logprobs, token_logprobs
@@ -65,12 +72,14 @@ def _shaped(kind: str, size: int) -> Any:
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        if kind == "hyperclovax":
+            return HyperCLOVAXForCausalLM(HyperCLOVAXConfig(**shape, logits_scaling=0.25)).float().eval()
         if kind == "granite":
             return GraniteForCausalLM(GraniteConfig(**shape, logits_scaling=4.0)).float().eval()
         return CohereForCausalLM(CohereConfig(**shape, logit_scale=0.25)).float().eval()
 
 
-@pytest.mark.parametrize("kind", ["granite", "cohere"])
+@pytest.mark.parametrize("kind", ["granite", "cohere", "hyperclovax"])
 def test_logits_that_a_model_scales_are_scaled(kind: str) -> None:
     model = _shaped(kind, 64)
     trunk, branch = [5, 6, 7, 8], [10, 11, 12]

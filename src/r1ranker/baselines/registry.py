@@ -138,7 +138,7 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                 "embeddings",
                 _ALL,
                 "embeddings",
-                "cosine to the query, or to the mean of the history",
+                "cosine to the query, to the mean of the history, or halfway",
                 lambda _data, _examples, _seed, model=MODEL: Embeddings(Encoder(model)),
                 ("model",),
             ),

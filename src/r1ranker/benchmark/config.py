@@ -122,7 +122,7 @@ class OrderConfig(Section):
     listings: int = Field(0, ge=0)
     """Random orders in which each query's candidates are listed; 0 leaves the test out."""
     queries: int = Field(50, ge=1)
-    """Test queries of each data set that are used for it: the first of those that the row ranks."""
+    """Test queries of each data set that are used for it: the first that the row ranks and that come in no order."""
 
     @model_validator(mode="after")
     def _enough(self) -> OrderConfig:

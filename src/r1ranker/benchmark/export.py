@@ -6,7 +6,6 @@ import base64
 import csv
 import io
 import json
-import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +22,14 @@ from r1ranker.benchmark.report import BenchReport
 from r1ranker.benchmark.tables import Table, seconds_per_query, tables
 from r1ranker.errors import MissingExtraError
 from r1ranker.evaluation.rows import STATUSES
+from r1ranker.evaluation.table import escaped
 from r1ranker.files import write_atomic
 from r1ranker.plotting import plot_groups, plot_scatter
 
 CSV_COLUMNS = (
-    "row", "dataset", "scenario", "queries", "measure", "value", "low", "high", "difference", "p", "p_holm", "calls",
-    "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "flops", *STATUSES, "truncated", "cut_short",
+    "row", "dataset", "scenario", "queries", "runs", "measure", "value", "low", "high", "difference", "p", "p_holm",
+    "calls", "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "flops", *STATUSES, "truncated",
+    "cut_short",
 )  # fmt: skip
 _NAME_WIDTH = 24  # of a row's name in a terminal; longer ones are folded
 
@@ -53,18 +54,18 @@ def save(report: BenchReport, folder: Path) -> list[Path]:
 
 def markdown(report: BenchReport, pictures: Sequence[Path] = ()) -> str:
     """The report in Markdown, with links to pictures that lie beside it."""
-    parts = [f"# {_escaped(report.facts.get('name', 'Benchmark'))}", ""]
+    parts = [f"# {escaped(report.facts.get('name', 'Benchmark'))}", ""]
     for table in tables(report):
-        parts += [f"## {table.title}", "", _markdown_table(table), *([_escaped(table.note), ""] if table.note else [])]
+        parts += [f"## {table.title}", "", _markdown_table(table), *([escaped(table.note), ""] if table.note else [])]
     parts += [f"![{path.stem}]({path.name})\n" for path in pictures]
     parts += ["## Facts", ""]
-    parts += [f"- {_escaped(key)}: {_escaped(_plain(value))}" for key, value in _facts(report).items()]
-    parts += [f"- {_escaped(name)}: {_escaped(note)}" for name, notes in _data_notes(report).items() for note in notes]
+    parts += [f"- {escaped(key)}: {escaped(_plain(value))}" for key, value in _facts(report).items()]
+    parts += [f"- {escaped(name)}: {escaped(note)}" for name, notes in _data_notes(report).items() for note in notes]
     return "\n".join(parts) + "\n"
 
 
 def csv_text(report: BenchReport) -> str:
-    """One line for each row, data set and measure; costs stand on every line of their row and data set."""
+    """One line for each row, data set and measure; on each stand the costs of all runs of that row and data set."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -73,7 +74,7 @@ def csv_text(report: BenchReport) -> str:
         for measure, value in cell.measures.items():
             compared = report.comparisons.get(measure, {}).get((cell.name, cell.dataset))
             tested = (compared.difference, compared.p, compared.p_holm) if compared else ("", "", "")
-            place = (cell.name, cell.dataset, report.scenarios[cell.dataset], cell.queries)
+            place = (cell.name, cell.dataset, report.scenarios[cell.dataset], cell.queries, max(1, len(cell.run_means)))
             parse = (cell.parse[status] for status in STATUSES)
             low, high = cell.intervals[measure]
             lost = (cell.truncated, cell.cut_short)
@@ -175,14 +176,7 @@ def _markdown_table(table: Table) -> str:
     lines = [("", *table.columns), ("---", *("---:",) * len(table.columns))]
     for name, cells in table.rows:
         lines.append((_label(table, name), *(f"**{cell.text}**" if cell.best else cell.text for cell in cells)))
-    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines) + "\n"
-
-
-def _escaped(text: str) -> str:
-    """A text in one line that Markdown takes for neither a tag, nor an entity, nor the end of a cell."""
-    for pattern, instead in ((r"&(?=#?\w+;)", "&amp;"), (r"<(?=[A-Za-z/!?])", "&lt;"), (r"\|", r"\\|")):
-        text = re.sub(pattern, instead, text)
-    return " ".join(text.split())
+    return "\n".join(f"| {' | '.join(map(escaped, line))} |" for line in lines) + "\n"
 
 
 def _facts(report: BenchReport) -> dict[str, Any]:

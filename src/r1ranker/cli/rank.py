@@ -81,7 +81,7 @@ def rank(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     device: options.Device = "auto",
 ) -> None:
-    """Rank candidates for a query, or for a history of items.
+    """Rank candidates for a query, for a history of items, or for both.
 
     What you leave out stays as the model was trained. Exit code 2: some lists could not be ranked; 1: none could.
     """
@@ -112,7 +112,7 @@ def rank(
             say(f"ranking with {model}{untrained}: --model takes another")
         with on_interrupt(lambda: "stopped before the first list was ranked: nothing was written"):
             reranker = load_reranker(model, settings, device)
-        if file is not None:
+        if file is not None and out is not None and out.is_file():  # a pipe holds nothing
             file.truncate(0)
         done, failed = _rank(reranker, examples, top_k, file, out, trace=trace, as_json=as_json, alone=tasks is None)
     if tasks is not None:

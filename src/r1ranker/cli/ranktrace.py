@@ -11,6 +11,7 @@ from typing import Any
 
 from r1ranker.answers import one_line
 from r1ranker.reranker import RankResult
+from r1ranker.thoughts import context_of
 from r1ranker.types import Trace, Turn
 
 
@@ -67,13 +68,12 @@ def _turn_record(turn: Turn, sharpness: float) -> dict[str, Any]:
 
 def show(result: RankResult, sharpness: float | None, *, alone: bool) -> str:
     """The result as text, best first; with a sharpness, its trace comes before."""
-    lines = (
-        [] if alone else [f"{result.example.id}: {_crop(result.example.query or '; '.join(result.example.history))}"]
-    )
+    lines = [] if alone else [f"{result.example.id}: {_crop(context_of(result.example))}"]
     if sharpness is not None:
         for number, turn in enumerate(result.trace.turns, 1):
             lines += _turn_lines(result, turn, number, sharpness)
-        lines.append("ranking, best first:" if result.trace.turns else "one candidate: nothing to exclude")
+        nothing = "the budget allows no call" if result.trace.cut_short else "one candidate: nothing to exclude"
+        lines.append("ranking, best first:" if result.trace.turns else nothing)
     width = len(str(len(result)))
     for document in result:
         lines.append(_crop(f"{document.rank:>{width}}. {_label(result, document.id)}"))

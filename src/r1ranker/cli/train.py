@@ -112,15 +112,15 @@ def _compare(run: TrainedRun, datasets: list[Dataset]) -> None:
 
     contenders = contenders_of(run.config, run.model)
     settings = run.config.evaluation
-    folders: dict[str, str] = {}
+    taken: set[str] = set()
     for dataset in datasets:
         if not dataset.test:
             say(f"{dataset.name} has no test examples: it is not evaluated")
             continue
         short = options.as_folder(dataset.name)
-        if folders.setdefault(short, dataset.name) != dataset.name:  # a file of the same name in another folder
-            short = f"{short}-{len(folders) + 1}"
-            folders[short] = dataset.name
+        names = (short, *(f"{short}-{k}" for k in range(2, len(datasets) + 1)))  # files of one name in several folders
+        short = next(name for name in names if name not in taken)
+        taken.add(short)
         folder = run.folder / "evaluation" / short
         with on_interrupt(lambda: f"stopped the evaluation: the trained model is in {run.model}"):
             report = compare(

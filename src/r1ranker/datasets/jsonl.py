@@ -100,8 +100,6 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
     scenario = row.get("scenario", "recommendation" if history else "passage")
     if scenario not in get_args(Scenario):
         raise InputError(f"scenario is {scenario!r}; it must be one of {', '.join(get_args(Scenario))}")
-    if history and scenario != "recommendation":
-        raise InputError(f"the scenario '{scenario}' is asked by a 'query' alone: leave the 'history' out")
     if not isinstance(presorted := row.get("presorted", False), bool):
         raise InputError(f"'presorted' must be true or false, not {_kind(presorted)}")
     if not isinstance(listed := row.get("candidates"), list):

@@ -74,6 +74,11 @@ def _build_own(
     if test_fraction == 1:
         return Dataset(name=name, train=(), test=tuple(examples), notes=tuple(notes))
     group = _groups(examples, near_duplicates, notes)
+    if len(examples) > 1 and len(set(group.values())) == 1 and 0 < test_fraction < 1:
+        raise InputError(
+            f"{path}: all {len(examples):,} lists stay together, for they have one group or nearly the same context: "
+            "give them other groups, or set near_duplicates = 1"
+        )
     _, test = split_groups(group.values(), test_fraction=test_fraction, rng=random.Random(f"{seed}:split"))
     held_out = set(test)
     return Dataset(

@@ -76,6 +76,8 @@ def build_trec(
         raise InputError(f"depth is {depth}; it must be at least 1")
     if unjudged not in ("keep", "drop"):
         raise InputError(f"unjudged is '{unjudged}'; it must be keep or drop")
+    if not isinstance(presorted, bool):
+        raise InputError(f"presorted is {presorted!r}; it must be true or false")
     files = {"corpus": corpus, "queries": queries, "qrels": qrels, "run": run}
     source = _from_files(folder, files, name) if ir_dataset is None else _from_ir_datasets(ir_dataset, files, name)
     if presorted and source.run is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from r1ranker.errors import InputError
 from r1ranker.evaluation.rows import Row
-from r1ranker.evaluation.table import LEGEND, markdown_table
+from r1ranker.evaluation.table import LEGEND, escaped, markdown_table
 from r1ranker.plotting import plot_bars
 
 
@@ -83,9 +83,9 @@ class Report:
 
     def markdown(self) -> str:
         """The table, what its columns mean, and the facts."""
-        facts = "".join(f"- {key}: {_plain(value)}\n" for key, value in self.facts.items())
+        facts = "".join(f"- {escaped(key)}: {escaped(_plain(value))}\n" for key, value in self.facts.items())
         table = markdown_table(self.rows, self.base)
-        title = f"# {self.rows[0].dataset}: {self.rows[0].queries:,} queries"
+        title = f"# {escaped(self.rows[0].dataset)}: {self.rows[0].queries:,} queries"
         return "\n".join([title, "", table, LEGEND, "", *([facts] if facts else [])])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from rich import box
@@ -26,8 +27,14 @@ def markdown_table(rows: Sequence[Row], base: str) -> str:
     """A Markdown table with exact counts."""
     lines = [HEADERS, ("---",) + ("---:",) * (len(HEADERS) - 1)]
     lines += [_cells(row, base, lambda count: f"{count:,}") for row in rows]
-    escaped = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped) + "\n"
+    return "\n".join(f"| {' | '.join(map(escaped, line))} |" for line in lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """A text in one line that Markdown takes for neither a tag, nor an entity, nor the end of a cell."""
+    for pattern, instead in ((r"&(?=#?\w+;)", "&amp;"), (r"<(?=[A-Za-z/!?])", "&lt;"), (r"\|", r"\\|")):
+        text = re.sub(pattern, instead, text)
+    return " ".join(text.split())
 
 
 def rich_table(rows: Sequence[Row], base: str, width: int = 120) -> Table:

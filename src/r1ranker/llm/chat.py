@@ -39,13 +39,17 @@ class ChatEncoder:
         """Token ids of the whole prompt, the prefill included. written: lines that stand after it already."""
         before, between, after = self._frame
         user = self.encode_text(prompt.user)
-        prefill = self._wording(prompt.prefill) if prompt.prefill else ()
-        lines = [token for line in written for token in (*self.encode_text(line), *self.encode_text(LINE_END))]
-        return [*before, *self._wording(prompt.system), *between, *user, *after, *prefill, *lines]
+        prefill = self.encode_wording(prompt.prefill) if prompt.prefill else ()
+        lines = [token for line in written for token in (*self.encode_text(line), *self.encode_wording(LINE_END))]
+        return [*before, *self.encode_wording(prompt.system), *between, *user, *after, *prefill, *lines]
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Token ids of a text that follows the prompt (a choice)."""
+        """Token ids of a text of users' (a choice)."""
         return self._kept(text) if len(text) <= KEPT_CHARACTERS else self._encode_apart(text)
+
+    def encode_wording(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text of our own (a tag, the end of a line), which may be one of the model's added tokens."""
+        return self._wording(text)
 
     def _encode_apart(self, text: str) -> tuple[int, ...]:
         """Token ids of a text of users', in parts of which none holds a whole control token."""

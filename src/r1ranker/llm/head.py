@@ -8,10 +8,11 @@ from r1ranker.llm.packing import causal_lm
 
 
 def settle(model: nn.Module, logits: Tensor) -> Tensor:
-    """The model's own logits, from those of its head: divided (Granite), scaled (Cohere) or capped (Gemma 2)."""
+    """The model's own logits, from those of its head: divided (Granite), multiplied (Cohere, HyperCLOVA X) or capped
+    (Gemma)."""
     config = causal_lm(model).config.get_text_config()
-    if divisor := getattr(config, "logits_scaling", None):
-        logits = logits / divisor
+    if scaling := getattr(config, "logits_scaling", None):
+        logits = logits * scaling if config.model_type == "hyperclovax" else logits / scaling
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale
     if cap := getattr(config, "final_logit_softcapping", None):

@@ -90,7 +90,7 @@ class LlamaCppLLM:
         return [out[k] for k in range(len(requests))]
 
     def _end_of(self, request: Request) -> tuple[int, ...]:
-        return self.chat.encode_text(request.stop)[:1]
+        return self.chat.encode_wording(request.stop)[:1]
 
     def _run(self, task: _Task, sampling: Sampling) -> dict[int, Completion]:
         if task.choices:
@@ -162,7 +162,7 @@ class LlamaCppLLM:
             text = thought.text.removesuffix(OPENING)
             text += OPENING if THOUGHT_END in text else close
             trunk = (*trunk, *self.chat.encode_text(text))
-        ends = self.chat.encode_text(LINE_END) if request.listed else self._end_of(request)
+        ends = self.chat.encode_wording(LINE_END) if request.listed else self._end_of(request)
         answers = {self.chat.encode_text(answer) + ends: answer for answer in request.answers}
         lines, written, counted, generator = list[str](), list[int](), 0, random.Random(seed)
         cached = None if thought is None else thought.cached_tokens

@@ -98,18 +98,18 @@ class TransformersLLM:
         Each has the first token of the stop text at its end (the rest of that follows by itself); of an answer only
         what tells it from the others is there.
         """
-        trunk, end = self.chat.encode(request.prompt, request.written), self.chat.encode_text(request.stop)[:1]
+        trunk, end = self.chat.encode(request.prompt, request.written), self.chat.encode_wording(request.stop)[:1]
         if not request.answers:
             return Pack(trunk, [self.chat.encode_text(choice) + end for choice in request.choices])
         held = held_choices(self._whole_answers(request))
         return Pack(trunk, [choice.tokens for choice in held], [choice.among for choice in held])
 
     def _end(self, request: Request) -> tuple[int, ...]:
-        return self.chat.encode_text(request.stop) or tuple(sorted(self._stops))[:1]
+        return self.chat.encode_wording(request.stop) or tuple(sorted(self._stops))[:1]
 
     def _whole_answers(self, request: Request) -> list[tuple[int, ...]]:
         """Each answer's token ids with those of its end, so that none begins another."""
-        end = self.chat.encode_text(LINE_END) if request.listed else self._end(request)
+        end = self.chat.encode_wording(LINE_END) if request.listed else self._end(request)
         return [self.chat.encode_text(answer) + end for answer in request.answers]
 
     @torch.inference_mode()
@@ -267,7 +267,7 @@ class TransformersLLM:
         """What holds a reply to the request's answers, if it names any."""
         if not request.answers:
             return None
-        encode = self.chat.encode_text
+        encode = self.chat.encode_wording
         return Grammar(
             tuple(self._whole_answers(request)),
             encode(THOUGHT_END + OPENING),

@@ -83,7 +83,7 @@ class VllmLLM:
         return [out[k] for k in range(len(requests))]
 
     def _choices(self, request: Request) -> list[tuple[int, ...]]:
-        end = self.chat.encode_text(request.stop)[:1]
+        end = self.chat.encode_wording(request.stop)[:1]
         return [self.chat.encode_text(choice) + end for choice in request.choices]
 
     def _write(

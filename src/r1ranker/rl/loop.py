@@ -157,7 +157,6 @@ class Loop:
         """
         first = self.step
         log = MetricsLog(self.folder, self.part, first_step=self.step + 1)  # a row's step counts from 1
-        self.policy.model.train()
         self.policy.model.eval()  # with dropout, what is trained would be another policy than the one that was sampled
         within_step = False
         try:
