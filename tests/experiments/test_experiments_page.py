@@ -100,7 +100,7 @@ def test_the_tables_of_a_part() -> None:
     one = made(cells=[cell for cell in made().results["cells"] if cell["seed"] != 1])
     assert "seed by seed" not in page.section(one, "results", [])
     gains = text[text.index("| row |") :]
-    # Gains of 50% and 100%, and in a draw what lies between at equal chances: 51.25% to 98.75%, but for the luck of draws.
+    # Gains of 50% and 100%, and in a draw what lies between at equal chances: 51.25% to 98.75%, but for chance.
     assert line(gains, "ours")[1:] == [
         *("base", "+75.0% [+51.4%, +98.7%]", "1 of 1", "0 of 1", "0 of 1", "2", "2", "4", "-", "-", "-"),
     ]
