@@ -46,8 +46,8 @@ interval over queries, and ± the standard deviation over seeds where there are 
 that is better or worse than the row it is compared with: paired randomization test over queries on means over seeds,
 p < {ALPHA:g} after Holm's correction for all comparisons of the experiment. The mean gain is MRR / the other row's
 MRR - 1 on the queries that both ranked, averaged over data sets, with its 95% interval by the basic bootstrap. A query
-that stands in several data sets (the three of routing ask the same ones) counts once in what is said over data sets. Tokens: those
-that a model computed for a list; what it reused does not count. `-`: not run.
+that stands in several data sets (the three of routing ask the same ones) counts once in what is said over data sets.
+Tokens: those that a model computed for a list; what it reused does not count. `-`: not run.
 """
 PAIRS = (
     "Rows beside each other: the row's MRR less the other's, on the queries, and of the training seeds, that both "
