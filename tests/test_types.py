@@ -31,6 +31,13 @@ def test_an_example_without_candidates_is_refused() -> None:
         two(candidates=())
 
 
+@pytest.mark.parametrize("scenario", ["passage", "routing"])
+def test_a_history_where_none_is_read_is_refused(scenario: str) -> None:
+    with pytest.raises(InputError, match=f"example 'q7': {scenario} is asked by a query alone: leave the history out"):
+        two(scenario=scenario, query="q", history=("h",))
+    assert two(scenario="recommendation", query="q", history=("h",)).history == ("h",)
+
+
 def test_an_id_that_stands_twice_is_named() -> None:
     with pytest.raises(InputError, match=r"example 'q7': the candidate id 'b' stands twice"):
         two(candidates=(Candidate("a", "A"), Candidate("b", "B"), Candidate("b", "C")))

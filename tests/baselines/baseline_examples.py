@@ -11,11 +11,12 @@ def example(
     query: str = "",
     history: tuple[str, ...] = (),
     id: str = "e",
-    scenario: Scenario = "passage",
+    scenario: Scenario | None = None,
     relevant: tuple[str, ...] = (),
 ) -> RankingExample:
-    """Candidates c0, c1, … with these texts."""
+    """Candidates c0, c1, … with these texts; passages unless there is a history, or a scenario."""
     candidates = tuple(Candidate(f"c{i}", text) for i, text in enumerate(texts))
+    scenario = scenario or ("recommendation" if history else "passage")
     return RankingExample(id, scenario, candidates, query, history, dict.fromkeys(relevant, 1.0))
 
 

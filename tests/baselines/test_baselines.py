@@ -17,7 +17,7 @@ from r1ranker.types import Candidate, RankingExample
 
 def example(texts: list[str], query: str = "", history: tuple[str, ...] = (), id: str = "e") -> RankingExample:
     candidates = tuple(Candidate(f"c{i}", text) for i, text in enumerate(texts))
-    return RankingExample(id, "passage", candidates, query=query, history=history)
+    return RankingExample(id, "recommendation" if history else "passage", candidates, query=query, history=history)
 
 
 def test_popularity_orders_by_count_and_keeps_ties_in_listed_order() -> None:

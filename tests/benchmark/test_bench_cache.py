@@ -59,7 +59,7 @@ def test_grades_and_groups_are_no_part_of_the_key() -> None:
         {"query": "a query"},
         {"item_type": "film"},
         {"id": "e9"},
-        {"scenario": "passage"},
+        {"scenario": "passage", "history": ()},
     ):
         assert chunk_key(IDENTITY, 0, (replace(EXAMPLES[0], **change), EXAMPLES[1])) != key, change
 

@@ -82,7 +82,7 @@ def test_variants_have_a_table_of_their_own(bench: BenchConfig, tmp_path: Path) 
     # A query costs a model two calls, once: the variant's lists are the same ones.
     assert dict(cost_table(report).rows)["tiny"][0].text == "2.0"
     assert "## Hit@1, judged in another way" in markdown(report)
-    assert "tiny,first best,routing,4,MRR" in csv_text(report)
+    assert "tiny,first best,routing,4,1,MRR" in csv_text(report)
 
 
 def test_each_cell_has_a_run_file(bench: BenchConfig, tmp_path: Path) -> None:
