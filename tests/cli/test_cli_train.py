@@ -18,7 +18,7 @@ from r1ranker.cli import recipes, runs
 from r1ranker.config import load_config
 from r1ranker.datasets import Dataset
 from r1ranker.errors import ConfigError, R1RankerError
-from r1ranker.types import Candidate, RankingExample
+from r1ranker.types import Candidate, RankingExample, Scenario
 
 Invoke = Callable[..., Result]
 
@@ -258,10 +258,10 @@ def test_a_file_comes_before_a_shipped_recipe(tmp_path: Path, monkeypatch: pytes
 
 
 def example(id: str, query: str = "", group: str = "") -> RankingExample:
+    scenario: Scenario = "passage" if query else "recommendation"
     history = () if query else ("Heat",)
-    return RankingExample(
-        id, "passage", (Candidate("a", "x"), Candidate("b", "y")), query, history, {"a": 1}, group=group
-    )
+    candidates = (Candidate("a", "x"), Candidate("b", "y"))
+    return RankingExample(id, scenario, candidates, query, history, {"a": 1}, group=group)
 
 
 def test_mixed_data_sets_keep_ids_and_groups_apart_and_tested_queries_out() -> None:
