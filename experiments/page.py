@@ -116,7 +116,7 @@ def repeat(figures: Figures, place: str) -> str:
     last = len(benchmarks) - 1
     commands = dict.fromkeys(told["command"] for told in (*results["trainings"], *benchmarks))
     lines = "\n".join(f"    {command}" for command in commands)
-    texts = [f"To repeat it, each with `--results` and a folder of its own, or `--add`:\n\n{lines}"]
+    texts = [f"To repeat it, each with `--results` and a folder of its own:\n\n{lines}"]
     for k, told in enumerate(benchmarks):
         machine, versions = (", ".join(f"{key} {value}" for key, value in told[what].items()) for what in _WHERE)
         cells = [cell for cell in results["cells"] if cell.get("earlier", last) == k]
