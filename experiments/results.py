@@ -84,10 +84,12 @@ def _only(name: str) -> dict[str, Any]:
     return {"names": (name,), "variants": {}}
 
 
-def resolve_rows(plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING) -> None:
+def resolve_rows(
+    plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING, chosen: Collection[str] | None = None
+) -> None:
     """Put the rows that can be run in place of the plan's: one for each seed where a training is part of it.
 
-    Of what is kept there is nothing to run.
+    chosen: these rows of the plan alone, beside the baselines. Of what is kept there is nothing to run.
     Raises ConfigError where what is kept was of other lists, or of rows that were asked in another way.
     """
     kept.check_lists(hand.datasets)
@@ -95,6 +97,11 @@ def resolve_rows(plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING) -> N
     for row in plan.bench.rows:
         name = row.name or ""
         needed = plan.needs(row)
+        left_out = bool(chosen) and name not in (chosen or ())
+        if left_out and not needed:
+            if not all(kept.queries(plan.shown_as(name), d, None) for d in _of_row(row, hand)):
+                hand.missing.append(f"{name}: left out (--row)")
+            continue
         if not needed:
             if problem := _cannot_be_had(row):
                 hand.missing.append(f"{name}: {problem}")
@@ -103,7 +110,7 @@ def resolve_rows(plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING) -> N
             continue
         lacking = []
         for seed in needed[0].seeds:
-            if all(model_of(out, training.name, seed) for training in needed):
+            if not left_out and all(model_of(out, training.name, seed) for training in needed):
                 rows.append(_with_seed(row, seed, out))
                 hand.rows[rows[-1].name or ""] = (name, seed)
             elif (its := _of_row(row, hand)) and all(kept.queries(plan.shown_as(name), d, seed) for d in its):

@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", metavar="TRAINING", help="train this one alone; repeat it for more")
     parser.add_argument("--seeds", type=int, nargs="+", help="train with these seeds of the plan's alone")
     parser.add_argument("--data", action="append", metavar="NAME", help="compare on this one alone; repeat it for more")
+    parser.add_argument(
+        "--row", action="append", metavar="NAME", help="rank with this row alone, beside the baselines; repeat it too"
+    )
     parser.add_argument("--limit", type=int, help="test queries of each data set, in place of the plan's")
     parser.add_argument(
         "--add", action="store_true", help="keep what the JSON file holds, and measure only what it lacks"
@@ -88,6 +91,7 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     _check_choice("--only", args.only or [], [t.name for t in plan.trainings])
     _check_choice("--seeds", args.seeds or [], sorted({seed for t in plan.trainings for seed in t.seeds}))
     _check_choice("--data", args.data or [], plan.bench.data.names)
+    _check_choice("--row", args.row or [], [row.name or "" for row in plan.bench.rows])
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit {args.limit}: give at least one query, or leave it out")
     file, facts = args.results / f"{plan.name}.json", provenance(arguments)
@@ -126,12 +130,12 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
             of_text.setdefault(training.name, []).append(config.seed)
     for text, seeds in unfinished.items():
         hand.missing.append(f"{text}: {', '.join(f'{name} ({told_seeds(which)})' for name, which in seeds.items())}")
-    resolve_rows(plan, hand, args.out, kept)
+    resolve_rows(plan, hand, args.out, kept, args.row)
     _benchmark(plan, hand, args, trainings, facts, kept)
 
 
 def _check_whole(args: argparse.Namespace, file: Path, facts: Mapping[str, Any]) -> None:
-    if not args.add and (args.only or args.seeds or args.data or args.limit):
+    if not args.add and (args.only or args.seeds or args.data or args.row or args.limit):
         check_whole(file, facts["command"])
 
 

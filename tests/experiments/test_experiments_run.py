@@ -136,13 +136,13 @@ def test_the_queries_of_each_data_set_are_told_apart() -> None:
 @pytest.mark.usefixtures("finished")
 def test_a_part_does_not_replace_what_the_file_holds(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     before = RESULTS.read_text(encoding="utf-8")
-    for part in (["--seeds", "0"], ["--only", "learner"], ["--data", "lists.jsonl"], ["--limit", "3"]):
-        assert run.main(["plan.toml", *part]) == 1
+    for part in ("--seeds 0", "--only learner", "--data lists.jsonl", "--row base", "--limit 3"):
+        assert run.main(["plan.toml", *part.split()]) == 1
         assert "which this part of the plan would replace: add to them with --add" in capsys.readouterr().err
     assert (work, RESULTS.read_text(encoding="utf-8")) == ([], before)
-    part = ["--data", "lists.jsonl", "--limit", "3"]
-    assert run.main(["plan.toml", *part, "--results", "mine"]) == 0
-    assert run.main(["plan.toml", *part, "--results=mine", "--out", str(run.OUT)]) == 0  # the same once more
+    some = ["--data", "lists.jsonl", "--limit", "3"]
+    assert run.main(["plan.toml", *some, "--results", "mine"]) == 0
+    assert run.main(["plan.toml", *some, "--results=mine", "--out", str(run.OUT)]) == 0  # the same once more
     told = json.loads(Path("mine/tiny.json").read_text(encoding="utf-8"))["command"]
     assert told == "python experiments/run.py plan.toml --data lists.jsonl --limit 3"
 
@@ -154,6 +154,21 @@ def test_a_data_set_that_is_left_out_is_told_so() -> None:
     assert anew("--data", "lists.jsonl") == 0
     assert results()["datasets"] == ["lists.jsonl"]
     assert "rec-music: left out (--data)" in results()["missing"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_row_that_is_left_out_is_told_so_and_can_be_added(work: list[str]) -> None:
+    before = results()["cells"]
+    assert anew("--row", "base") == 0
+    assert [cell["row"] for cell in results()["cells"]] == ["random", "bm25", "base"]
+    assert "trained: of seeds 0, 1" in results()["missing"]
+    assert anew("--row", "trained") == 0
+    assert [cell["row"] for cell in results()["cells"]] == ["random", "bm25", "trained", "trained"]
+    assert {"base: left out (--row)", "elsewhere: left out (--row)"} <= set(results()["missing"])
+    assert run.main(["plan.toml", "--add", "--row", "base"]) == 0
+    assert [{**cell, "earlier": 0} for cell in results()["cells"]] == [{**cell, "earlier": 0} for cell in before]
+    assert not any("base" in text or "trained" in text for text in results()["missing"])
+    assert work == []
 
 
 @pytest.mark.usefixtures("plan_file")
@@ -276,6 +291,7 @@ def test_the_data_of_what_only_leaves_out_need_not_be_at_hand(capsys: pytest.Cap
         (["plan.toml", "--only", "learnt"], "--only learnt: the plan has learner"),
         (["plan.toml", "--seeds", "7"], "--seeds 7: the plan has 0, 1"),
         (["plan.toml", "--data", "rec-movie"], "--data rec-movie: the plan has lists.jsonl, rec-music"),
+        (["plan.toml", "--row", "bm25"], "--row bm25: the plan has base, trained, elsewhere"),
         (["plan.toml", "--limit", "0"], "--limit 0"),
         (["plan.toml", "--source", "rec-music"], "write it as name=path"),
         (["plan.toml", "--source", "rec-game=x"], "no such data set"),
