@@ -68,14 +68,18 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="a data set's name; repeat it for more")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(args.out.read_text()) if args.out.exists() else []
-    done = {(row["dataset"], row["form"]) for row in rows}
+    done = {(row["dataset"], row["form"]): row for row in rows}
     for name, folder, options, forms in CASES:
         if args.only and name not in args.only:
             continue
         data = load_dataset(name, source=args.data / folder if folder else None, **options)
         random = random_row(name, data.test[: args.test]).measures["MRR"]
         for form in forms:
-            if (name, form) in done:
+            lists = min(args.test, len(data.test))
+            asked = {"steps": args.steps, "test": lists, "states": args.states, "model": args.model}
+            if known := done.get((name, form)):
+                if odd := [key for key, value in asked.items() if known.get(key, value) != value]:
+                    parser.error(f"{args.out} has {name}, {form} with {odd[0]} = {known[odd[0]]}: take another --out")
                 continue
             sets = [
                 f"model.path={args.model}",
@@ -90,7 +94,7 @@ def main() -> None:
                 f"train.states_per_step={args.states}",
                 "train.checkpoint_every=1000000",
             ]
-            row = {"dataset": name, "form": form, "test": min(args.test, len(data.test)), "random": random}
+            row = {"dataset": name, "form": form, "random": random, **asked}
             rows.append(row | one(load_config(None, sets), data, args.test))
             args.out.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(args.out, json.dumps(rows, indent=1) + "\n")

@@ -52,7 +52,7 @@ def one(config: RunConfig, limit: int) -> dict[str, Any]:
     """Train one way; returns its row."""
     data = load_examples(config)
     tests = data.test[:limit]
-    policy = Policy.load(config.model)
+    policy = Policy.load(config.model, config.seed)
     first = with_settings(config.ranker, {"kind": "first_step"})
     before = measure(policy.llm, config.ranker, tests)
     begin = time.perf_counter()
@@ -61,7 +61,6 @@ def one(config: RunConfig, limit: int) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     return {
         "lists": len(tests),
-        "steps": config.train.steps,
         "train_seconds": round(seconds),
         "base": before,
         "trained": measure(policy.llm, config.ranker, tests),
@@ -80,7 +79,12 @@ def main() -> None:
     args = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(args.out.read_text()) if args.out.exists() else []
     for way in WAYS:
-        if (args.only and way not in args.only) or way in {row["way"] for row in rows}:
+        if args.only and way not in args.only:
+            continue
+        asked = {"steps": args.steps, "asked_lists": args.test, "sets": args.sets}
+        if known := next((row for row in rows if row["way"] == way), None):
+            if odd := [key for key, value in asked.items() if known.get(key, value) != value]:
+                parser.error(f"{args.out} has {way} with {odd[0]} = {known[odd[0]]}: take another --out")
             continue
         layout, answers = way.split("/")
         sets = [
@@ -90,7 +94,7 @@ def main() -> None:
             "train.checkpoint_every=1000000",
             *args.sets,
         ]
-        rows.append({"way": way, **one(load_config(find_recipe("demo"), sets), args.test)})
+        rows.append({"way": way, **asked, **one(load_config(find_recipe("demo"), sets), args.test)})
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(args.out, json.dumps(rows, indent=1) + "\n")
         print(json.dumps(rows[-1]), flush=True)

@@ -180,6 +180,12 @@ def merged(results: dict[str, Any], kept: Kept, plan: Plan) -> dict[str, Any]:
     trainings = {**kept.trainings, **{(told["name"], told["seed"]): told for told in results["trainings"]}}
     trained = _numbers([training.name for training in plan.trainings])
     told_before = {f"the row '{row}' suits none of the data sets" for row, _, _ in kept.cells}
+    told_before |= {text for text in results["missing"] if text.partition(":")[0] in kept.data}
+    told_before |= {
+        f"{row}: left out (--row)"
+        for row, _, _ in kept.cells
+        if all((row, dataset, None) in kept.cells for dataset in results["datasets"])
+    }
     *earlier, last = sorted({cell["earlier"] for cell in cells.values()})
     numbers = _numbers(earlier)
     return {

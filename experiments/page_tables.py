@@ -81,7 +81,8 @@ def seed_table(figures: Figures) -> Table:
 
     def shown(row: str, seed: int, of: Mapping[str, float]) -> list[str]:
         cells = [f"{of[dataset]:.3f}" if dataset in of else "-" for dataset in figures.datasets]
-        return [row, str(seed), *cells, f"{fmean(of.values()):.3f}" if "-" not in cells else "-"]
+        mean = "-" if "-" in cells else f"{fmean(of[dataset] for dataset in figures.datasets):.3f}"
+        return [row, str(seed), *cells, mean]
 
     rows = [shown(row, seed, of) for (row, seed), of in figures.by_seed.items()]
     return [MEASURE, "seed", *figures.datasets, "mean"], rows

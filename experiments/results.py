@@ -27,6 +27,10 @@ from r1ranker.reranker import locate
 from r1ranker.types import RankingExample, Scenario
 from training import bank_file, model_of
 
+DIGITS = 10
+"""Of the values that are kept: sums of reciprocal ranks that tie exactly, such as 1/2 + 1/6 and 1 - 1/3, must do so
+after rounding too, or a permutation test takes them for less extreme."""
+
 
 @dataclass
 class AtHand:
@@ -183,15 +187,15 @@ def _cannot_be_had(row: RowConfig) -> str:
     return ""
 
 
-def run(hand: AtHand, out: Path, watch: Watch) -> BenchReport:
+def run(plan: Plan, hand: AtHand, out: Path, watch: Watch) -> BenchReport:
     """The benchmark; all plans share its cache, so that what two of them ask is asked once."""
-    return run_bench(hand.bench, out / "bench", watch)
+    return run_bench(hand.bench, out / "bench", watch, runs=out / "bench" / "runs" / plan.name)
 
 
 def results_of(
     plan: Plan, hand: AtHand, report: BenchReport, trainings: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the page needs, as JSON values without absolute paths. Values per query are rounded to four digits.
+    """What the page needs, as JSON values; what is told of data, settings and trainings has no absolute paths.
 
     tokens: those that a model computed for the cell, in all of its runs; what it reused does not count.
     """
@@ -203,7 +207,7 @@ def results_of(
                 "row": row,
                 "dataset": cell.dataset,
                 "seed": seed,
-                "values": {m: [round(value, 4) for value in cell.per_query[m]] for m in SHOWN},
+                "values": {m: [round(value, DIGITS) for value in cell.per_query[m]] for m in SHOWN},
                 "run_means": [round(mean, 4) for mean in cell.run_means],
                 "tokens": cell.prompt_tokens - cell.cached_tokens + cell.completion_tokens,
             }
@@ -214,23 +218,24 @@ def results_of(
         name: {"scenario": scenarios.get(name, ""), **told, **({"queries": asked[name]} if name in asked else {})}
         for name, told in report.facts["data"].items()
     }
-    results = {
+    # Names of rows and data sets stay as the plan has them, also where one is a path: they are looked up by it.
+    return {
         "name": plan.name,
         "title": plan.title,
         "question": plan.question,
         "rows": {row: plan.base_of(row) for row in plan.rows},
         "pairs": plan.pairs,
         "datasets": list(report.datasets),
-        "data": data,
-        "missing": [*hand.missing, *report.facts.get("failed", ()), *report.facts.get("notes", ())],
+        "data": {name: without_absolute_paths(told) for name, told in data.items()},
+        "missing": without_absolute_paths(
+            [*hand.missing, *report.facts.get("failed", ()), *report.facts.get("notes", ())]
+        ),
         "quoted": plan.bench.quoted,
-        "trainings": list(trainings),
+        "trainings": without_absolute_paths(trainings),
         "asked": hand.asked,
-        **facts,
+        **without_absolute_paths(facts),
         "cells": cells,
     }
-    plain: dict[str, Any] = without_absolute_paths(results)
-    return plain
 
 
 def _key(example: RankingExample) -> str:

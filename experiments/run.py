@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from kept import NOTHING, Kept, check_whole, load_kept, merged
+from kept import NOTHING, check_whole, load_kept, merged
 from plan import Plan, Training, find_plan, load_plan
 from provenance import provenance
 from r1ranker.cli.bench import Watching
@@ -29,7 +29,7 @@ from r1ranker.cli.console import loading, quiet, say
 from r1ranker.cli.errors import complain, exit_code_of
 from r1ranker.config import RunConfig
 from r1ranker.errors import AssetError, ConfigError, InputError, R1RankerError
-from r1ranker.files import write_atomic
+from r1ranker.files import file_lock, write_atomic
 from results import AtHand, as_text, data_at_hand, resolve_rows, results_of, run, told_seeds, trained
 from training import (
     about,
@@ -131,7 +131,7 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     for text, seeds in unfinished.items():
         hand.missing.append(f"{text}: {', '.join(f'{name} ({told_seeds(which)})' for name, which in seeds.items())}")
     resolve_rows(plan, hand, args.out, kept, args.row)
-    _benchmark(plan, hand, args, trainings, facts, kept)
+    _benchmark(plan, hand, args, trainings, facts)
 
 
 def _check_whole(args: argparse.Namespace, file: Path, facts: Mapping[str, Any]) -> None:
@@ -161,17 +161,18 @@ def _benchmark(
     args: argparse.Namespace,
     trainings: list[dict[str, object]],
     facts: dict[str, object],
-    kept: Kept,
 ) -> None:
     watch = Watching()
     with loading():
         try:
-            report = run(hand, args.out, watch)
+            report = run(plan, hand, args.out, watch)
         finally:
             watch.stop()
     file = args.results / f"{plan.name}.json"
-    _check_whole(args, file, facts)  # another command may have written it by now
-    write_atomic(file, as_text(merged(results_of(plan, hand, report, trainings, facts), kept, plan)))
+    with file_lock(args.out / f"{plan.name}.lock"):  # another command may have written the file by now
+        _check_whole(args, file, facts)
+        known = load_kept(file, plan) if args.add else NOTHING
+        write_atomic(file, as_text(merged(results_of(plan, hand, report, trainings, facts), known, plan)))
     for text in hand.missing:
         say(f"missing: {text}")
     print(file)

@@ -13,6 +13,7 @@ from typing import Any
 
 from paths import without_absolute_paths
 from plan import Bank, Plan, Training
+from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.checkpoint import check_same_run
 from r1ranker.cli.console import loading, say
 from r1ranker.cli.recipes import find_recipe
@@ -69,10 +70,19 @@ def train(config: RunConfig, folder: Path, facts: Mapping[str, Any]) -> None:
     """
     check_settings(config, folder)
     if (folder / DONE).exists():
+        told = json.loads((folder / DONE).read_bytes()).get("began at")
+        if told and (now := _began_at(config)) and told != now["began at"]:
+            raise ConfigError(f"{folder} went on from another model than {config.model.adapter} holds: move it away")
         return
     say(f"training {config.name}, seed {config.seed}")
     train_run(config, folder, resume=bool(run_checkpoints(folder)))
-    write_atomic(folder / DONE, json.dumps(dict(facts), indent=1) + "\n")
+    write_atomic(folder / DONE, json.dumps({**facts, **_began_at(config)}, indent=1) + "\n")
+
+
+def _began_at(config: RunConfig) -> dict[str, str]:
+    """The fingerprint of the adapter that a training begins at, if there is one and it is at hand."""
+    folder = Path(config.model.adapter or "")
+    return {"began at": model_fingerprint(folder)[:16]} if folder.name and folder.is_dir() else {}
 
 
 def check_settings(config: RunConfig, folder: Path) -> None:
@@ -169,10 +179,14 @@ def record_bank(plan: Plan, bank: Bank, model: Path, seed: int, out: Path, sourc
 
     data, file = plan.bench.data, bank_file(out, bank.name, seed)
     options = {name: data.options_of(name) for name in bank.datasets}
-    told = json.dumps({**bank.model_dump(mode="json"), "options": options}, sort_keys=True)
+    of = {"options": options, "model": model_fingerprint(model)[:16]}
+    told = json.dumps({**bank.model_dump(mode="json"), **of}, sort_keys=True)
     settings = file.with_suffix(".json")
     if settings.exists() and settings.read_text(encoding="utf-8") != told:
-        raise ConfigError(f"{file} was recorded with other settings than the plan's bank '{bank.name}': move it away")
+        raise ConfigError(
+            f"{file} was recorded with other settings than the plan's bank '{bank.name}', or by another model than "
+            f"{model} holds now: move it away"
+        )
     if file.exists():
         return
     write_atomic(settings, told)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
+from io import BytesIO
 from math import ceil, isfinite, nan
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 from r1ranker.errors import MissingExtraError
+from r1ranker.files import write_atomic
 
 _PLAIN, _BASE, _MARKED = "#9db4c9", "#59636e", "#d9662b"
 _SERIES = ("#d9662b", "#2f6f9f", "#4d9a5b", "#8a5fa8", "#b08a2e", "#59636e")
@@ -263,7 +264,6 @@ def _dress(axes: Any, grid: str, title: str) -> None:
 
 def _save(figure: Any, path: str | Path) -> None:
     """The file appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=150, format="png")
-    os.replace(partial, path)
+    image = BytesIO()
+    figure.savefig(image, dpi=150, format="png")
+    write_atomic(Path(path), image.getvalue())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -53,6 +54,23 @@ def test_bm25_reads_the_history_where_there_is_no_query() -> None:
 def test_bm25_keeps_listed_order_where_it_cannot_tell(texts: list[str], query: str) -> None:
     ranked = example(texts, query=query)
     assert BM25().order(ranked) == ranked.ids
+
+
+def test_a_list_that_was_handed_over_in_order_gives_its_order_to_no_baseline() -> None:
+    """Every text is the same: ties in the listed order would be the first stage's ranking."""
+    told = [example(["a b"] * 6, query="a", id=str(k)) for k in range(12)]
+    handed = [replace(e, presorted=True) for e in told]
+    ranked = [trace.ranking for trace in rank_all(BM25(), handed)]
+    assert all(sorted(ranking) == sorted(e.ids) for ranking, e in zip(ranked, told, strict=True))
+    assert sum(ranking == e.ids for ranking, e in zip(ranked, told, strict=True)) <= 1
+    turned = [replace(e.restrict(e.ids[::-1]), presorted=True) for e in told]
+    assert [t.ranking for t in rank_all(BM25(), turned)] == ranked
+    assert [t.ranking for t in rank_all(BM25(), told)] == [e.ids for e in told]
+
+
+def test_bm25_reads_a_name_that_the_text_does_not_say() -> None:
+    candidates = (Candidate("a", "a large model", "general-70b"), Candidate("b", "a large model", "coder-34b"))
+    assert BM25().order(RankingExample("e", "routing", candidates, query="which coder")) == ("b", "a")
 
 
 def test_bm25_tolerates_an_empty_text() -> None:

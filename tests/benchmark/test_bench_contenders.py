@@ -110,7 +110,9 @@ def test_baselines_suit_scenarios(lists: Lists) -> None:
 
 def test_two_rows_do_not_share_a_run_file(tiny_folder: Path) -> None:
     rows = [row(tiny_folder, name="IRanker (base)"), row(tiny_folder, name="IRanker base")]
-    with pytest.raises(ConfigError, match=r"the rows 'IRanker \(base\)' and 'IRanker base' would share a run file"):
+    with pytest.raises(
+        ConfigError, match=r"the rows 'IRanker \(base\)' and 'IRanker base' would share their run files"
+    ):
         contenders(bench_of(ANY, rows=rows))
 
 
@@ -134,9 +136,9 @@ def test_a_row_is_told_by_its_first_stage_and_leaves_out_data_sets_without_one(l
     assert digest(made[0].identity(films)) == digest(made[0].identity(passages))
 
 
-@pytest.mark.parametrize(("baseline", "fits"), [("bm25", 1), ("bpr", 3)])
-def test_a_first_stage_is_fitted_once_for_all_lists_unless_it_learns_from_them(
-    baseline: str, fits: int, lists: Lists, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("baseline", ["bm25", "bpr"])
+def test_a_first_stage_is_fitted_once_to_all_lists_as_the_baselines_own_row_is(
+    baseline: str, lists: Lists, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted = []
 
@@ -149,12 +151,24 @@ def test_a_first_stage_is_fitted_once_for_all_lists_unless_it_learns_from_them(
     (made,) = contenders(bench_of(ANY, rows=[row(tiny_folder, first_stage={"*": baseline})]))
     for k in range(3):
         made.rank(users, users.test[k : k + 1], 0, lambda _: None)
-    assert fitted == [(baseline, 1)] * fits
+    assert fitted == [(baseline, 3)]
     made.rank(users, users.test[:1], 1, lambda _: None)  # another seed
-    assert len(fitted) == fits + 1
+    assert len(fitted) == 2
     made.close()
     made.rank(users, users.test[:1], 1, lambda _: None)
-    assert len(fitted) == fits + 2
+    assert len(fitted) == 3
+
+
+def test_what_a_first_stage_reads_tells_results_apart(lists: Lists, tiny_folder: Path) -> None:
+    users = load_dataset(str(lists(6, name="users.jsonl", history=True)), test_fraction=0.5)
+    told = {}
+    for baseline in ("bm25", "bpr"):
+        for limit in (2, 3):
+            bench = bench_of(ANY, rows=[row(tiny_folder, first_stage={"*": baseline})], limit=limit)
+            (made,) = contenders(bench)
+            told[baseline, limit] = digest(made.identity(users))
+    assert told["bm25", 2] == told["bm25", 3]
+    assert told["bpr", 2] != told["bpr", 3]
 
 
 def test_the_share_of_fitting_that_is_done_is_told_as_lists(lists: Lists, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +200,27 @@ def test_a_model_is_told_by_what_it_computes_with(model: Path, tiny_folder: Path
     with (model / file).open("a", encoding="utf-8") as text:
         text.write("\n")
     assert (model_fingerprint(model) != model_fingerprint(tiny_folder)) == counts
+
+
+def test_what_lies_in_a_models_subfolders_counts(model: Path) -> None:
+    before = model_fingerprint(model)
+    for name in (".cache/download.json", "1_Pooling/config.json"):
+        (model / name).parent.mkdir()
+        (model / name).write_text("{}", encoding="utf-8")
+        model_fingerprint.cache_clear()
+        assert (model_fingerprint(model) == before) == name.startswith(".")
+
+
+def test_the_encoder_that_a_baselines_options_name_tells_results_apart(model: Path, lists: Lists) -> None:
+    passages = load_dataset(str(lists(2)))
+    rows = [{"baseline": "embeddings", "options": options} for options in ({}, {"model": str(model)})]
+    plain, named = (
+        contender.identity(passages)
+        for contender in contenders(bench_of(ANY, rows=[rows[0]])) + contenders(bench_of(ANY, rows=[rows[1]]))
+    )
+    assert (plain["encoder"], named["encoder"]) == ("", model_fingerprint(model))
+    missing = contenders(bench_of(ANY, rows=[{"baseline": "embeddings", "options": {"model": "no/such-encoder"}}]))
+    assert missing[0].identity(passages)["encoder"] == ""
 
 
 def test_an_adapter_is_told_by_its_base_too(tmp_path: Path, model: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from benchruns import Listening, row
-from r1ranker.benchmark.config import BenchConfig
-from r1ranker.benchmark.contenders import ModelRow
+from r1ranker.benchmark.config import BenchConfig, RowConfig
+from r1ranker.benchmark.contenders import ModelRow, contenders
 from r1ranker.benchmark.export import csv_text, markdown
-from r1ranker.benchmark.run import run_bench
+from r1ranker.benchmark.run import load_datasets, run_bench
 from r1ranker.benchmark.tables import cost_table, measure_table, variant_table
 from r1ranker.datasets import read_qrels, read_run
 
@@ -40,6 +40,18 @@ def bench(tmp_path: Path, tiny_folder: Path) -> BenchConfig:
             "rows": [row(tiny_folder)],
         }
     )
+
+
+def test_a_row_for_some_data_sets_is_for_their_variants_too(bench: BenchConfig, tiny_folder: Path) -> None:
+    rows = [row(tiny_folder, name=pattern, datasets=[pattern]) for pattern in ("router-*", "first best", "passage-5")]
+    rows.append(row(tiny_folder, name="handed over", first_stage={"router-*": "bm25"}))
+    some, alone, none, handed = contenders(
+        bench.model_copy(update={"rows": [RowConfig(**r) for r in rows], "baselines": ()})
+    )
+    plain, variant = load_datasets(bench)
+    assert (plain.name, variant.name) == ("router-performance", "first best")
+    assert [r.applies(variant) for r in (some, alone, none, handed)] == [True, True, False, True]
+    assert [r.applies(plain) for r in (some, alone, none, handed)] == [True, False, False, True]
 
 
 def test_a_variant_is_judged_anew_and_asks_nothing(

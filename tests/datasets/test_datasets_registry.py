@@ -81,6 +81,15 @@ def test_a_pair_of_passage_files_is_found(tmp_path: Path) -> None:
     assert load_dataset("passage-9", source=tmp_path).train[0].query == "third"  # train goes before dev
 
 
+def test_a_word_of_a_passage_files_name_tells_its_side(tmp_path: Path) -> None:
+    (tmp_path / "latest-train.jsonl").write_text(LIST)
+    for k in range(2):
+        (tmp_path / f"test-0000{k}-of-00002.jsonl").write_text(LIST.replace('"q"', f'"other {"ab"[k] * 5}"'))
+    data = load_dataset("passage-5", source=tmp_path)
+    assert [e.query for e in data.train] == ["q"]  # no test file, although "latest" holds the word
+    assert sorted(e.query for e in data.test) == ["other aaaaa", "other bbbbb"]
+
+
 def test_a_path_of_a_users_own_file_is_read_for_testing(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     rows = [json.dumps({"query": f"q{i}", "candidates": ["a", "b"], "group": str(i // 2)}) for i in range(8)]

@@ -169,19 +169,19 @@ def test_near_duplicates_stay_together_and_leave_train(tmp_path: Path) -> None:
         assert data.notes == ("2 queries have a near-duplicate with other words and were split together with it",)
     train = write(tmp_path / "dev.jsonl", very_old, other, row("Who wrote the  old book", 3, (0,)))
     test = write(tmp_path / "test.jsonl", old)
-    data = build(train, test_path=test)
+    data = build(train, test_paths=[test])
     assert [e.query for e in data.train] == ["x"]
     assert data.notes == (
         "1 train lists dropped: the query is a test query",
         "1 train lists dropped: the query is a near-duplicate of a test query",
     )
-    assert len(build(train, test_path=test, near_duplicates=None).train) == 2
+    assert len(build(train, test_paths=[test], near_duplicates=None).train) == 2
 
 
 def test_a_test_file_is_used_whole_and_its_queries_leave_train(tmp_path: Path) -> None:
     train = write(tmp_path / "dev.jsonl", row("a", 3, (0,)), row("b", 3, (0,)), row("none", 3, ()))
     test = write(tmp_path / "test.jsonl", row("B", 3, (0,)), row("c", 3, (0,)), row("few", 2, (0,)))
-    data = build(train, test_path=test)
+    data = build(train, test_paths=[test])
     assert [e.id for e in data.train] == ["passage:dev:1"]
     assert {e.id for e in data.test} == {"passage:test:1", "passage:test:2"}
     assert data.popularity == {}

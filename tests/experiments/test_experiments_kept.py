@@ -239,3 +239,20 @@ def test_a_benchmark_without_a_cell_left_is_forgotten(plan_file: Path) -> None:
         ("random", 0, 1),
         ("base", None, 2),
     ]
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_what_another_process_adds_meanwhile_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = ["plan.toml", "--add", "--seeds", "0", "--row", "trained"]
+    benchmark = run.run
+
+    def meanwhile(*arguments: Any) -> Any:
+        """Before this one is written, another one begins and ends."""
+        monkeypatch.setattr(run, "run", benchmark)
+        assert run.main(["plan.toml", "--add", "--seeds", "0", "--row", "base"]) == 0
+        return benchmark(*arguments)
+
+    monkeypatch.setattr(run, "run", meanwhile)
+    assert run.main(ours) == 0
+    assert [c["row"] for c in results()["cells"]] == ["random", "bm25", "base", "trained"]
+    assert "base: left out (--row)" not in results()["missing"]

@@ -14,6 +14,7 @@ import run
 import training
 from figures import Figures
 from r1ranker.benchmark.contenders import ModelRow
+from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.errors import AssetError
 from r1ranker.rl.loop import Loop
 from results import as_text
@@ -47,7 +48,7 @@ def test_the_json_holds_what_the_page_needs() -> None:
         ("trained", 0),
         ("trained", 1),
     ]
-    assert found["cells"][0]["values"]["MRR"] == [0.6111] * 4  # (1 + 1/2 + 1/3) / 3
+    assert found["cells"][0]["values"]["MRR"] == [0.6111111111] * 4  # (1 + 1/2 + 1/3) / 3
     assert all(list(cell["values"]) == ["MRR", "nDCG@10", "Hit@1"] for cell in found["cells"])
     first, second = found["trainings"]
     assert (first["seed"], second["seed"], first["steps"], first["recipe"]) == (0, 1, 2, "recipe.toml")
@@ -333,3 +334,32 @@ def test_a_training_goes_on_with_the_adapter_of_the_one_before(work: list[str]) 
         "`model.lora_rank=2`",
         "begins at learner",
     ]
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_a_training_that_goes_on_is_made_again_where_the_one_before_was(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("peft")
+    lora = "set = ['model.lora_rank=2', 'train.kl_coef=0']"
+    change(Path("plan.toml"), "seeds = [0, 1]", f"seeds = [1]\n{lora}")
+    further = f"[[trainings]]\nname = 'further'\nrecipe = 'recipe.toml'\nafter = 'learner'\nseeds = [1]\n{lora}\n"
+    change(Path("plan.toml"), "[bench]", f"{further}\n[bench]")
+    assert run.main(["plan.toml"]) == 0
+    weights = FOLDER / "seed-1/model/adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    model_fingerprint.cache_clear()
+    capsys.readouterr()
+    assert run.main(["plan.toml"]) == 1
+    assert "further/seed-1 went on from another model than" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_a_data_set_can_be_named_by_an_absolute_path(work: list[str]) -> None:
+    lists = Path("lists.jsonl").resolve()
+    change(Path("plan.toml"), '"lists.jsonl", "rec-music"', f'"{lists}"')
+    change(Path("plan.toml"), 'options."lists.jsonl"', f'options."{lists}"')
+    assert run.main(["plan.toml", "--row", "base", "--seeds", "0", "--only", "learner"]) == 0
+    assert results()["datasets"] == [str(lists)]
+    assert {cell["dataset"] for cell in results()["cells"]} == set(results()["data"]) == {str(lists)}
+    work.clear()
+    assert run.main(["plan.toml", "--row", "base", "--seeds", "0", "--add"]) == 0
+    assert work == []

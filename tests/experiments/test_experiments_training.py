@@ -97,6 +97,10 @@ def test_a_bank_is_recorded_once_from_the_training_sides(tmp_path: Path, monkeyp
     assert len(calls) == 3
     with pytest.raises(ConfigError, match="other settings"):
         made(banked(limit=6))
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"by another model than {tmp_path / 'm'} holds now"):
+        training.record_bank(plan, plan.banks[0], tmp_path / "m", 0, tmp_path, {})
 
 
 def test_a_row_with_thoughts_stands_once_for_each_seed_at_hand(tmp_path: Path) -> None:

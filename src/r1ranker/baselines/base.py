@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from r1ranker.prompted import Ranking
-from r1ranker.types import RankingExample, Trace
+from r1ranker.types import Candidate, RankingExample, Trace
 
 
 class Baseline:
@@ -45,15 +47,27 @@ class Baseline:
         return sys.maxsize
 
     def rank(self, example: RankingExample) -> Ranking:
-        """Ask nothing; return a trace without turns."""
+        """Ask nothing; return a trace without turns. A list in a first stage's order is ranked as if it were not."""
         yield from ()
-        return Trace(example.id, self.order(example))
+        return Trace(example.id, self.order(_unordered(example) if example.presorted else example))
 
 
 def by_score(example: RankingExample, scores: Sequence[float]) -> tuple[str, ...]:
     """Candidate ids by falling score, given in listed order; ties keep their listed order."""
     order = sorted(range(len(scores)), key=lambda i: -scores[i])  # sorted() is stable
     return tuple(example.candidates[i].id for i in order)
+
+
+def read_text(candidate: Candidate) -> str:
+    """What is read of a candidate, as prompts show it: its text, and its name where the text does not say it."""
+    name = candidate.name or ""
+    return candidate.text if name.casefold() in candidate.text.casefold() else f"{name}: {candidate.text}"
+
+
+def _unordered(example: RankingExample) -> RankingExample:
+    shuffled = sorted(example.ids)
+    random.Random(f"unordered:{example.id}").shuffle(shuffled)
+    return replace(example.restrict(shuffled), presorted=False)
 
 
 def steady(scores: Iterable[float]) -> list[float]:

@@ -6,7 +6,7 @@ import logging
 import re
 from dataclasses import dataclass
 
-from r1ranker.baselines.base import Baseline
+from r1ranker.baselines.base import Baseline, read_text
 from r1ranker.errors import MissingExtraError
 from r1ranker.types import RankingExample
 
@@ -35,7 +35,7 @@ class BM25(Baseline):
     def scores(self, example: RankingExample) -> list[float]:
         """BM25 scores; all 0 where the query or every text is without words."""
         query = tokenize(" ".join((example.query, *example.history)))
-        texts = [tokenize(c.text) for c in example.candidates]
+        texts = [tokenize(read_text(c)) for c in example.candidates]
         # bm25s fails on an empty query and divides by an average length of 0 where all texts are empty.
         if not query or not any(texts):
             return [0.0] * len(texts)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1ranker.assets import fetch_model
-from r1ranker.baselines.base import Baseline, steady
+from r1ranker.baselines.base import Baseline, read_text, steady
 from r1ranker.baselines.embeddings import count_tokens, load_sentence_model
 from r1ranker.errors import AssetError, MissingExtraError
 from r1ranker.types import RankingExample
@@ -62,15 +63,19 @@ class CrossEncoder(Baseline):
     def _score(self, pairs: Iterable[Pair]) -> None:
         if missing := [pair for pair in dict.fromkeys(pairs) if pair not in self._scores]:
             self._flops += 2.0 * self._parameters * count_tokens(self._model, *zip(*missing, strict=True))
-            # predict() sorts by length itself.
-            found = self._model.predict(missing, batch_size=32, show_progress_bar=False)
+            # predict() sorts by length itself. Its sigmoid would make ties of all high scores.
+            found = self._model.predict(missing, batch_size=32, show_progress_bar=False, activation_fn=_as_they_are)
             self._scores.update(zip(missing, steady(found), strict=True))
 
 
 def pairs_of(example: RankingExample) -> list[Pair]:
     """What is read of each candidate, in listed order; empty without query and history."""
     query = "; ".join(text for text in (example.query, *example.history) if text)
-    return [(query, c.text) for c in example.candidates] if query else []
+    return [(query, read_text(c)) for c in example.candidates] if query else []
+
+
+def _as_they_are(logits: Any) -> Any:
+    return logits
 
 
 def _require_head(folder: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r1ranker.assets import fetch_model
-from r1ranker.baselines.base import Baseline, steady
+from r1ranker.baselines.base import Baseline, read_text, steady
 from r1ranker.errors import AssetError, MissingExtraError
 from r1ranker.types import RankingExample
 
@@ -80,14 +80,14 @@ class Embeddings(Baseline):
 
     def warm(self, examples: Sequence[RankingExample]) -> None:
         """Embed all texts of the examples."""
-        self.encoder.warm(text for e in examples for text in (*context_texts(e), *(c.text for c in e.candidates)))
+        self.encoder.warm(text for e in examples for text in (*context_texts(e), *(read_text(c) for c in e.candidates)))
 
     def scores(self, example: RankingExample) -> list[float]:
         """Cosines; all 0 without query and history."""
         context = self.encoder.context(example)
         if context is None:
             return [0.0] * len(example.candidates)
-        return steady(self.encoder.vectors([c.text for c in example.candidates]) @ context)
+        return steady(self.encoder.vectors([read_text(c) for c in example.candidates]) @ context)
 
 
 def context_texts(example: RankingExample) -> tuple[str, ...]:

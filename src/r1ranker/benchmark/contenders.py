@@ -11,20 +11,21 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
+from r1ranker.assets import fetch_model
 from r1ranker.baselines import BASELINES, Baseline, fit_baseline, presort
 from r1ranker.benchmark.cache import Chunk
 from r1ranker.benchmark.config import BenchConfig, RowConfig
 from r1ranker.benchmark.fingerprints import code_fingerprint, digest, model_fingerprint
 from r1ranker.config import RankerConfig
 from r1ranker.datasets import Dataset, example_to_dict
-from r1ranker.errors import ConfigError
+from r1ranker.errors import AssetError, ConfigError
 from r1ranker.evaluation import Outcome
 from r1ranker.evaluation.harness import RANDOM, run_ranker
-from r1ranker.evaluation.runs import file_name
+from r1ranker.evaluation.runs import check_file_names
 from r1ranker.files import sha256
 from r1ranker.llm.base import CountingLLM, notes_of
 from r1ranker.llm.servers import VLLM, is_vllm, without_credentials
-from r1ranker.modelfolder import short_name
+from r1ranker.modelfolder import read_facts, short_name
 from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
 from r1ranker.types import RankingExample, Sampling
 
@@ -69,6 +70,9 @@ class Contender(Protocol):
     def identity(self, dataset: Dataset) -> dict[str, Any]:
         """Everything that decides its results but the lists and the seed, as JSON values."""
 
+    def facts(self) -> dict[str, Any]:
+        """What is known of the training that made it; nothing where there was none."""
+
     def steps(self, examples: Sequence[RankingExample]) -> int:
         """How many steps of progress these lists are."""
 
@@ -102,11 +106,12 @@ class ModelRow:
 
     def applies(self, dataset: Dataset) -> bool:
         first = self._first_stage(dataset)
-        return _wanted(self.config, dataset) and (first.applies(dataset) if first else not self._first_stages)
+        wanted = _named(self._bench, dataset, self.config.datasets)
+        return wanted and (first.applies(dataset) if first else not self._first_stages)
 
     def _first_stage(self, dataset: Dataset) -> BaselineRow | None:
         """Of the last pattern that matches."""
-        matching = [row for pattern, row in self._first_stages.items() if fnmatchcase(dataset.name, pattern)]
+        matching = [row for pattern, row in self._first_stages.items() if _named(self._bench, dataset, [pattern])]
         return matching[-1] if matching else None
 
     def seeds(self) -> tuple[int, ...]:
@@ -120,8 +125,16 @@ class ModelRow:
             "ranker": self.asked.model_dump(mode="json", exclude=set(files)),
             **{name: sha256(Path(path)) if path else "" for name, path in files.items()},
             "temperature": self.config.temperature,
-            **({"first stage": first.identity(dataset)} if first else {}),
+            **({"first stage": self._first_identity(first, dataset)} if first else {}),
         }
+
+    def facts(self) -> dict[str, Any]:
+        return read_facts(self._place) if isinstance(self._place, Path) and self._place.is_dir() else {}
+
+    def _first_identity(self, first: BaselineRow, dataset: Dataset) -> dict[str, Any]:
+        lists = ranked_lists(self.config, self._bench, dataset) if BASELINES[first.baseline].reads_lists else ()
+        read = {"reads": digest([example_to_dict(e) | {"relevance": None} for e in lists])} if lists else {}
+        return {**first.identity(dataset), **read}
 
     def _backend(self) -> dict[str, str]:
         if isinstance(self._place, Path) and self._place.is_file():
@@ -145,8 +158,14 @@ class ModelRow:
         return sum(self._ranker.calls(len(e.candidates)) for e in examples)
 
     def rank(self, dataset: Dataset, examples: Sequence[RankingExample], seed: int, on_calls: OnCalls) -> Chunk:
+        begin = time.perf_counter()
+        flops = 0.0
         if first := self._first_stage(dataset):
-            examples = presort(examples, self._fit_first_stage(first, dataset, examples, seed))
+            baseline = self._fit_first_stage(first, dataset, seed)
+            before = baseline.flops
+            examples = presort(examples, baseline)
+            flops = baseline.flops - before
+        presorted = time.perf_counter() - begin
         reranker = self._load()
         # Prefixes that earlier chunks left would decide what this one costs, and after a stop they are not there.
         if prefixes := getattr(reranker.llm, "prefixes", None):
@@ -159,17 +178,14 @@ class ModelRow:
         traces, seconds = run_ranker(self.name, reranker.ranker, examples, llm, sampling, concurrency=len(examples))
         outcomes = tuple(map(Outcome.of, traces))
         computed = sum(o.prompt_tokens - o.cached_tokens + o.completion_tokens for o in outcomes)
-        flops = 2.0 * (reranker.llm.parameters or 0) * computed
-        return Chunk(outcomes, seconds, flops, notes_of(reranker.llm))
+        flops += 2.0 * (reranker.llm.parameters or 0) * computed
+        return Chunk(outcomes, presorted + seconds, flops, notes_of(reranker.llm))
 
-    def _fit_first_stage(
-        self, first: BaselineRow, dataset: Dataset, examples: Sequence[RankingExample], seed: int
-    ) -> Baseline:
-        """Fitted once for all lists of a data set, where it does not learn from the lists themselves."""
-        learned_from = tuple(e.id for e in examples) if BASELINES[first.baseline].reads_lists else ()
-        key = (dataset.name, seed, learned_from)
+    def _fit_first_stage(self, first: BaselineRow, dataset: Dataset, seed: int) -> Baseline:
+        """Fitted once for all lists of a data set, as the baseline's own row is."""
+        key = (dataset.name, seed)
         if self._first_fitted is None or self._first_fitted[0] != key:
-            self._first_fitted = (key, first.fit(dataset, examples, seed))
+            self._first_fitted = (key, first.fit(dataset, ranked_lists(self.config, self._bench, dataset), seed))
         return self._first_fitted[1]
 
     def close(self) -> None:
@@ -213,22 +229,35 @@ class BaselineRow:
 
     def applies(self, dataset: Dataset) -> bool:
         scenarios = {example.scenario for example in dataset.test}
-        return _wanted(self.config, dataset) and scenarios <= set(BASELINES[self.baseline].scenarios)
+        return _named(self._bench, dataset, self.config.datasets) and scenarios <= set(
+            BASELINES[self.baseline].scenarios
+        )
 
     def seeds(self) -> tuple[int, ...]:
         return self._bench.seeds if self.baseline in _SEEDED else self._bench.seeds[:1]
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
-        encoder = Path(str(self.config.options.get("model", "")))
         return {
             "baseline": self.baseline,
             "options": self.config.options,
-            "encoder": model_fingerprint(encoder) if encoder.is_dir() and encoder.name else "",
+            "encoder": self._encoder(),
             "learns from": digest(
                 [[example_to_dict(e) for e in dataset.train], dict(dataset.popularity), dataset.sequences]
             ),
             "code": code_fingerprint("baselines/*.py"),
         }
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def _encoder(self) -> str:
+        """The fingerprint of the model that the options name."""
+        if (model := str(self.config.options.get("model", ""))) == "":
+            return ""
+        try:
+            return model_fingerprint(fetch_model(model))
+        except AssetError:
+            return ""  # it cannot rank either: fitting says why
 
     def steps(self, examples: Sequence[RankingExample]) -> int:
         return len(examples)
@@ -267,12 +296,18 @@ def contenders(bench: BenchConfig) -> list[Contender]:
     seen = [row.name for row in rows] + [RANDOM]
     if twice := next((name for name in seen if seen.count(name) > 1), None):
         raise ConfigError(f"two rows are called '{twice}': give one of them a 'name' of its own")
-    files: dict[str, str] = {}
-    for name in seen:
-        if (other := files.setdefault(file_name(name), name)) != name:
-            raise ConfigError(f"the rows '{other}' and '{name}' would share a run file: tell their names further apart")
+    check_file_names("rows", seen)
     return rows
 
 
-def _wanted(config: RowConfig, dataset: Dataset) -> bool:
-    return any(fnmatchcase(dataset.name, pattern) for pattern in config.datasets)
+def ranked_lists(config: RowConfig, bench: BenchConfig, dataset: Dataset) -> Sequence[RankingExample]:
+    """All that a row ranks of a data set."""
+    limits = [limit for limit in (config.limit, bench.limit) if limit is not None]
+    return dataset.test[: min(limits, default=None)]
+
+
+def _named(bench: BenchConfig, dataset: Dataset, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches the data set's name; a variant's, or that of what it is a variant of."""
+    variant = bench.data.variants.get(dataset.name)
+    names = [dataset.name, *([variant.of] if variant else [])]
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)

@@ -30,7 +30,8 @@ def code_fingerprint(*patterns: str) -> str:
 def model_fingerprint(folder: Path) -> str:
     """SHA-256 over what a model's folder computes with: weights, configuration, tokenizer, and an adapter's base."""
     endings = (".safetensors", ".json", ".model", ".txt", ".jinja")
-    names = [path.name for path in folder.iterdir() if path.suffix in endings]
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix in endings and path.is_file())
+    names = [path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts)]
     own = _hash_files(folder, [name for name in names if name not in ("asset.json", "ranker.json")])
     try:
         base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from r1ranker.benchmark.cache import Chunk, ResultCache
 from r1ranker.benchmark.config import BenchConfig
-from r1ranker.benchmark.contenders import Contender, contenders
+from r1ranker.benchmark.contenders import Contender, contenders, ranked_lists
 from r1ranker.benchmark.fingerprints import digest
 from r1ranker.benchmark.order import OrderRow, listed_anew, sensitivity
 from r1ranker.benchmark.report import BenchReport
@@ -18,7 +18,8 @@ from r1ranker.datasets import DATASETS, Dataset, load_dataset
 from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError, R1RankerError
 from r1ranker.evaluation import Outcome, Row, per_query, row_of_outcomes, without_relevant
 from r1ranker.evaluation.harness import RANDOM, random_row
-from r1ranker.evaluation.runs import file_name, save_run
+from r1ranker.evaluation.held_out import not_held_out
+from r1ranker.evaluation.runs import check_file_names, file_name, save_run
 from r1ranker.types import RankingExample
 
 STATISTICS_SEED = 0
@@ -53,12 +54,21 @@ def load_datasets(config: BenchConfig) -> list[Dataset]:
         if not dataset.test:
             raise InputError(f"data set '{name}' has no test examples: raise its test_fraction")
         datasets.append(replace(dataset, name=name))
+    check_file_names("data sets", [dataset.name for dataset in datasets])
     return datasets
 
 
-def run_bench(config: BenchConfig, folder: Path, watch: Watch, facts: Mapping[str, Any] | None = None) -> BenchReport:
+def run_bench(
+    config: BenchConfig,
+    folder: Path,
+    watch: Watch,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    runs: Path | None = None,
+) -> BenchReport:
     """Run what is not known yet; results are kept in `folder`/cache as they come, so a stopped run goes on.
 
+    runs: the folder of the TREC run files, `folder`/runs if None; benchmarks that share a cache have one each.
     facts: what else the report must say (versions, machine, command).
     Raises ConfigError, AssetError or InputError for what cannot be run, before anything long begins where it can
     be told. A baseline that stands for itself ("all") is left out in place of it, with a note. An LLM that fails on
@@ -71,7 +81,7 @@ def run_bench(config: BenchConfig, folder: Path, watch: Watch, facts: Mapping[st
     per_query({}, [])  # without ir_measures all of the work would be lost on its last step
     watch.say(f"building {', '.join(config.data.names)}")
     datasets = load_datasets(config)
-    run = _Run(config, folder, watch)
+    run = _Run(config, folder, runs or folder / "runs", watch)
     for dataset in datasets:
         run.cells.append(random_row(dataset.name, dataset.test[: config.limit], seed=STATISTICS_SEED))
     for row in rows:
@@ -102,6 +112,7 @@ class _Run:
 
     config: BenchConfig
     folder: Path
+    runs: Path
     watch: Watch
     cells: list[Row] = field(default_factory=list)
     order: list[OrderRow] = field(default_factory=list)
@@ -130,8 +141,9 @@ class _Run:
 
     def cell(self, row: Contender, dataset: Dataset) -> None:
         """A row on one data set, and its order test if it asks an LLM."""
-        limits = [limit for limit in (row.config.limit, self.config.limit) if limit is not None]
-        examples = dataset.test[: min(limits, default=None)]
+        examples = ranked_lists(row.config, self.config, dataset)
+        if problem := self.not_held_out(row, dataset, examples):
+            self.note(f"'{row.name}' on {dataset.name}: {problem}")
         cache, seeds, steps = self.cache(row, dataset), row.seeds(), row.steps(examples)
         self.watch.begin(f"{dataset.name}: {row.name}", steps * len(seeds))
         runs = [list(self.chunks(row, dataset, cache, examples, seed, k * steps)) for k, seed in enumerate(seeds)]
@@ -148,7 +160,7 @@ class _Run:
         self.cells.append(cell)
         rankings = {outcome.example_id: outcome.ranking for outcome in _outcomes(runs[0])}
         judged = dataset.test[: self.config.limit]  # a row with a limit of its own must not shrink the others' qrels
-        if problem := save_run(self.folder / "runs" / file_name(dataset.name), row.name, judged, rankings):
+        if problem := save_run(self.runs / file_name(dataset.name), row.name, judged, rankings):
             self.note(problem)
         self.watch.end(f"{dataset.name}: {row.name}: MRR {cell.measures['MRR']:.3f}, {cell.seconds:.1f} s")
         for text in dict.fromkeys(text for chunk in chunks for text in chunk.notes):
@@ -157,6 +169,14 @@ class _Run:
         free = [e for e in examples if not e.presorted] if not row.config.first_stage else []
         if row.uses_llm and self.config.order.listings and free:
             self.other_orders(row, dataset, cache, free[: self.config.order.queries])
+
+    def not_held_out(self, row: Contender, dataset: Dataset, examples: Sequence[RankingExample]) -> str:
+        """Why a model's figures are not of held-out lists; empty where nothing says so."""
+        data = self.config.data
+        variant = data.variants.get(dataset.name)
+        name = variant.of if variant else dataset.name
+        options = {**data.options_of(name), **(variant.options if variant else {})}
+        return not_held_out(row.facts(), name, options, data.source(name), examples)
 
     def other_orders(
         self, row: Contender, dataset: Dataset, cache: ResultCache, examples: Sequence[RankingExample]

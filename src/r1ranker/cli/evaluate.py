@@ -13,7 +13,7 @@ from r1ranker.cli.console import loading, out, say
 
 EPILOG = options.examples(
     "r1ranker evaluate --model runs/demo/model --base smollm2-135m-instruct --dataset rec-movie --limit 100",
-    "r1ranker evaluate --dataset rec-movie --option candidates=8 --option history=5 --limit 50",
+    "r1ranker evaluate --dataset rec-movie --option test_users=200 --limit 50",
     "r1ranker evaluate --model runs/demo/model --dataset mine.jsonl --out runs/mine",
     "r1ranker evaluate --dataset passage-5 --source data/selqa --first-stage bm25 --limit 50",
 )
@@ -93,14 +93,16 @@ def evaluate(
         budget_tokens=budget_tokens,
         thoughts=thoughts,
     )
-    data = options.load_data(dataset, source, options.key_values(option or []))
+    data_options = options.key_values(option or [])
+    data = options.load_data(dataset, source, data_options)
 
     from r1ranker.baselines import fit_baseline, presort
     from r1ranker.cli.compare import Contender, compare
     from r1ranker.evaluation import rich_table
     from r1ranker.evaluation.harness import RANDOM
+    from r1ranker.evaluation.held_out import not_held_out
     from r1ranker.llm.servers import without_credentials
-    from r1ranker.modelfolder import short_name
+    from r1ranker.modelfolder import read_facts, short_name
     from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
 
     with loading():  # also finds what is missing before anything long begins
@@ -118,6 +120,14 @@ def evaluate(
     if base is not None:
         base_name = short_name(base) if short_name(base) != name else f"{short_name(base)} (base)"
         contenders.insert(0, Contender(base_name, lambda: load(base)))
+    notes = []
+    for known, (place, _) in places.items():
+        if isinstance(place, Path) and place.is_dir():
+            with loading():
+                text = not_held_out(read_facts(place), dataset, data_options, source, data.test[:limit])
+            if text:
+                notes.append(f"{short_name(known)}: {text}")
+                say(notes[-1])
     folder = folder or Path("runs/evaluate") / f"{options.as_folder(name)}-{options.as_folder(dataset)}"
     for text in data.notes:
         say(f"  {text}")
@@ -139,6 +149,7 @@ def evaluate(
             "base model": without_credentials(base or "none"),
             "ranker": asked.model_dump(mode="json"),
             **({"first stage": first_stage} if first_stage is not None else {}),
+            **({"not held out": notes} if notes else {}),
         },
     )
     console = out()

@@ -183,6 +183,7 @@ def _save(
         "recipe": config.name,
         **({"began_at": began_at} if began_at else {}),
         "data": data.name,
+        "options": {name: data_options(config, name) for name in config.data.names},
         "fingerprint": data.fingerprint(),
         "algorithm": config.train.algorithm,
         **({"warmup_rounds": config.warmup.rounds} if config.warmup else {}),

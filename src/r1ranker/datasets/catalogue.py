@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,7 @@ def options_of(build: Callable[..., Dataset]) -> tuple[str, ...]:
     """The names of a builder's options."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = inspect.signature(build).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is keyword and p.name not in ("name", "test_path"))
+    return tuple(p.name for p in parameters if p.kind is keyword and p.name not in ("name", "test_paths"))
 
 
 def _pick(source: Path, *patterns: str) -> Path:
@@ -109,17 +110,20 @@ def _passage_files(source: Path) -> Files:
     train, middle, test = ([p for p in files if _side(p.name) == side] for side in ("train", "dev", "test"))
     if not test:
         middle, test = [], middle
-    if (train or middle) and len(test) == 1:
-        return {"paths": train or middle, "test_path": test[0]}
+    if (train or middle) and test:
+        return {"paths": train or middle, "test_paths": test}
     return {"paths": files}
 
 
 def _side(name: str) -> str:
-    """Which side of a split a file's name tells."""
-    for side, words in (("test", ("test",)), ("train", ("train",)), ("dev", ("dev", "valid"))):
-        if any(word in name for word in words):
-            return side
-    return ""
+    """Which side of a split a word of a file's name tells."""
+    words = re.split(r"[\W\d_]+", name.lower())
+    sides = {
+        "test": ("test", "testing"),
+        "train": ("train", "training"),
+        "dev": ("dev", "valid", "val", "validation", "development"),
+    }
+    return next((side for side, named in sides.items() if set(named) & set(words)), "")
 
 
 def _recommendation(

@@ -74,7 +74,7 @@ def build_passage(
     max_characters: int | None = 2600,
     near_duplicates: float | None = 0.8,
     test_fraction: float = 0.2,
-    test_path: Path | None = None,
+    test_paths: Sequence[Path] = (),
     seed: int = 0,
 ) -> Dataset:
     """One example a query with exactly one selected passage: it and `candidates - 1` others, shuffled.
@@ -89,8 +89,8 @@ def build_passage(
     max_characters: drop lists whose candidates are longer in all; None keeps them.
     near_duplicates: queries that share this part of their words (Jaccard similarity, see duplicates) stay on
         one side; None: only those with the same text (case and spacing aside), which always do.
-    test_fraction: the part of the groups of queries that is held out where there is no `test_path`.
-    test_path: the file to test on; train lists whose query is (nearly) a test query are dropped.
+    test_fraction: the part of the groups of queries that is held out where there are no `test_paths`.
+    test_paths: the files to test on; train lists whose query is (nearly) a test query are dropped.
     seed: decides the split, random negatives, and the order in which each example lists the passages.
     A passage that repeats another one of its list (case and spacing aside) is no candidate, for it would be
     right and wrong at once, or count twice. Lists that do not qualify are dropped and counted. Raises
@@ -121,19 +121,19 @@ def build_passage(
         note(notes, blank, f"{side}lists kept although a passage is blank")
         return short
 
-    train = examples(paths, "train " if test_path else "")
-    test = examples([test_path], "test ") if test_path else []
+    train = examples(paths, "train " if test_paths else "")
+    test = examples(test_paths, "test ") if test_paths else []
     both = [*train, *test]
     keys = near_duplicate_groups([e.query for e in both], near_duplicates)
     both = [replace(example, group=key) for example, key in zip(both, keys, strict=True)]
     train, test = both[: len(train)], both[len(train) :]
-    if test_path:
+    if test_paths:
         train = _untested(train, test, notes)
     note_near_duplicates(notes, [e.query for e in (*train, *test)], [e.group for e in (*train, *test)])
     groups: dict[str, list[RankingExample]] = {}
     for example in (*train, *test):
         groups.setdefault(example.group, []).append(example)
-    if test_path:
+    if test_paths:
         rng = random.Random(f"{seed}:split")
         train_keys, _ = split_groups([e.group for e in train], test_size=0, rng=rng)
         _, test_keys = split_groups([e.group for e in test], test_fraction=1.0, rng=rng)

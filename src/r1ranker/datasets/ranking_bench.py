@@ -161,8 +161,9 @@ def _raw_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 def _side(name: str) -> str:
     """By the file's own name, else by its folders'."""
     for part in reversed(name.lower().split("/")):
+        words = re.split(r"[\W\d_]+", part)
         for side in ("train", "test"):
-            if side in part:
+            if side in words:
                 return side
     return "test"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from r1ranker.errors import InputError
 from r1ranker.evaluation.rows import Row
 from r1ranker.evaluation.table import LEGEND, escaped, markdown_table
+from r1ranker.files import write_atomic
 from r1ranker.plotting import plot_bars
 
 
@@ -66,9 +66,8 @@ class Report:
         Raises MissingExtraError without matplotlib, when the first two are already written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / "report.json", json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
-        _write(folder / "report.md", self.markdown())
+        write_atomic(folder / "report.json", json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n")
+        write_atomic(folder / "report.md", self.markdown())
         trained = self.facts.get("trained", ())
         plot_bars(
             [row.name for row in self.rows],
@@ -91,9 +90,3 @@ class Report:
 
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

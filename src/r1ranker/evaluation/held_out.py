@@ -1,0 +1,82 @@
+"""Whether a model is measured on what it learned from.
+
+The split depends on a data set's options: with others than in training, users or queries of its training side may be
+tested. Training and the report after it have the same; this is for models that are measured later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r1ranker.datasets import DATASETS, Dataset, load_dataset
+from r1ranker.datasets.base import normalise
+from r1ranker.errors import R1RankerError
+from r1ranker.types import RankingExample
+
+_TRAIN_SIDE = ("train_target", "examples_per_user")
+"""Options that decide nothing about the split."""
+
+
+def not_held_out(
+    facts: Mapping[str, Any],
+    dataset: str,
+    options: Mapping[str, Any],
+    source: Path | str | None,
+    test: Sequence[RankingExample],
+) -> str:
+    """Why figures on these test lists are not of held-out lists; empty where nothing says so.
+
+    facts: of the model (`read_facts`). dataset, options, source: what `load_dataset` was given. Data sets that are made
+    of the same files, such as passage-5 and passage-9, count too. On the split of the training nothing is built.
+    """
+    learned = _learned_from(facts)
+    if any(name == dataset and _split(told) == _split(options) for name, told in learned):
+        return ""
+    built = []
+    for name, told in learned:
+        try:
+            if name == dataset or _same_files(name, dataset):
+                built.append((name, load_dataset(name, source=source, **told)))
+        except R1RankerError:
+            continue  # these are other files than it learned from
+    if not (shared := _shared(dataset, [data for _, data in built], [name for name, _ in built], test)):
+        return ""
+    own = next((_split(told) for name, told in learned if name == dataset), {})
+    remedy = " ".join(f"--option {key}={value}" for key, value in own.items())
+    return (
+        f"the model learned from the users or queries of {shared:,} of these {len(test):,} lists: its training had "
+        f"another split{f' ({remedy})' if remedy else ''}"
+    )
+
+
+def _learned_from(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(data set, options) of each training that made a model."""
+    options = facts.get("options")
+    own = [(name, dict(told)) for name, told in options.items()] if isinstance(options, Mapping) else []
+    before = facts.get("began_at")
+    return own + (_learned_from(before) if isinstance(before, Mapping) else [])
+
+
+def _shared(dataset: str, learned: Sequence[Dataset], names: Sequence[str], test: Sequence[RankingExample]) -> int:
+    """How many test lists have a query of a training side, or a group or an id of the same data set's."""
+    known: set[str] = set()
+    queries: set[str] = set()
+    for name, data in zip(names, learned, strict=True):
+        queries |= {normalise(e.query) for e in data.train}
+        if name == dataset:
+            known |= {key for e in data.train for key in (f"id:{e.id}", f"group:{e.group}")}
+    for data in learned:  # what one data set tests was not learned from another
+        queries -= {normalise(e.query) for e in data.test}
+    keys = ((f"id:{e.id}", f"group:{e.group}" if e.group else "", normalise(e.query)) for e in test)
+    return sum(bool({i, group} & known) or (query != "" and query in queries) for i, group, query in keys)
+
+
+def _split(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key not in _TRAIN_SIDE}
+
+
+def _same_files(name: str, dataset: str) -> bool:
+    one, other = DATASETS.get(name), DATASETS.get(dataset)
+    return one is not None and other is not None and one.scenario == other.scenario != "recommendation"

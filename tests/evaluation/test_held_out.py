@@ -1,0 +1,84 @@
+"""A model is told that it is measured on what it learned from, and not where the split is that of its training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1ranker.datasets import load_dataset
+from r1ranker.evaluation.held_out import not_held_out
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> str:
+    rows = [
+        {
+            "id": f"q{k}",
+            "query": f"{'abcdefghij'[k] * 5} {'klmnopqrst'[k] * 5}",
+            "candidates": [{"id": "a", "text": "yes"}, {"id": "b", "text": "no"}],
+            "relevance": {"a": 1},
+        }
+        for k in range(10)
+    ]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def told(lists: str, facts: dict[str, Any], **options: Any) -> str:
+    test = load_dataset(lists, **options).test
+    assert test
+    return not_held_out(facts, lists, options, None, test)
+
+
+def test_the_split_of_the_training_is_held_out(lists: str) -> None:
+    facts = {"options": {lists: {"test_fraction": 0.2}}}
+    assert told(lists, facts, test_fraction=0.2) == ""
+    # All ten are tested, eight of them were learned from.
+    assert told(lists, facts) == (
+        "the model learned from the users or queries of 8 of these 10 lists: its training had another split "
+        "(--option test_fraction=0.2)"
+    )
+
+
+def test_options_of_the_training_side_alone_make_no_other_split(lists: str) -> None:
+    facts = {"options": {lists: {"test_fraction": 0.2, "examples_per_user": 4}}}
+    assert told(lists, facts, test_fraction=0.2) == ""
+
+
+def test_what_the_adapter_before_learned_from_counts(lists: str) -> None:
+    before = {"options": {lists: {"test_fraction": 0.2}}}
+    assert "8 of these 10 lists" in told(lists, {"options": {"other.jsonl": {}}, "began_at": before})
+
+
+@pytest.mark.parametrize("facts", [{}, {"options": "none"}, {"options": {"other.jsonl": {}}}, {"began_at": None}])
+def test_without_a_word_of_this_data_set_there_is_nothing_to_say(lists: str, facts: dict[str, Any]) -> None:
+    assert told(lists, facts) == ""
+
+
+def table(path: Path, queries: int) -> str:
+    """A routing table whose queries have no words in common."""
+    lines = ["q_id,query,llm,effect,cost"]
+    for k in range(queries):
+        lines += [f"{k},{chr(97 + k) * 4} {chr(97 + k) * 6},{llm},{effect},1" for llm, effect in (("x", 1), ("y", 0))]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_data_sets_of_the_same_files_count_by_their_queries(tmp_path: Path) -> None:
+    source = table(tmp_path / "router.csv", 10)
+    facts = {"options": {"router-cost": {"test_fraction": 0.4}}}
+    data = load_dataset("router-balance", source=source, test_fraction=1.0)
+    text = not_held_out(facts, "router-balance", {"test_fraction": 1.0}, source, data.test)
+    assert text.startswith("the model learned from the users or queries of 6 of these 10 lists")  # four were tested
+    assert not_held_out(facts, "passage-5", {}, source, data.test) == ""
+
+
+def test_other_files_than_those_of_the_training_say_nothing(tmp_path: Path) -> None:
+    source = table(tmp_path / "router.csv", 10)
+    data = load_dataset("router-cost", source=source, test_fraction=1.0)
+    facts = {"options": {"router-cost": {"test_size": 50}}}  # more than there are: its files were others
+    assert not_held_out(facts, "router-cost", {"test_fraction": 1.0}, source, data.test) == ""
