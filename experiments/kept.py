@@ -184,7 +184,7 @@ def merged(results: dict[str, Any], kept: Kept, plan: Plan) -> dict[str, Any]:
     told_before |= {
         f"{row}: left out (--row)"
         for row, _, _ in kept.cells
-        if all((row, dataset, None) in kept.cells for dataset in results["datasets"])
+        if all((row, dataset, None) in kept.cells for dataset in data)
     }
     *earlier, last = sorted({cell["earlier"] for cell in cells.values()})
     numbers = _numbers(earlier)
