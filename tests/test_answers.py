@@ -7,10 +7,13 @@ from hypothesis import strategies as st
 
 from r1ranker.answers import (
     ANSWER_FORMS,
+    LONG_WORD,
     MOST_WORDS,
+    QUOTE_WORDS,
     AnswerForm,
     answer_labels,
     beginning,
+    continues,
     default_answer_form,
     item_type,
     normalise,
@@ -113,6 +116,19 @@ def test_where_no_spaces_stand_two_characters_are_a_word() -> None:
     assert beginning("GPT模型 is fine", 2) == "GPT模型"
     assert beginning("สวัสดีชาวโลก", 2) == "สวัส"
     assert answer_labels(listed(["今天天气很好，我们去公园。", "昨天下雨"]), "quote", 2) == ("今天天气", "昨天下雨")
+
+
+def test_of_a_word_without_an_end_so_many_characters_are_a_word() -> None:
+    data = "data:image/png;base64," + "iVBORw0KGgo" * 900
+    for form in ("quote", "name"):
+        label, other = answer_labels(listed([f"{data} and so on", "a town"]), form)  # type: ignore[arg-type]
+        assert (len(label), other) == (QUOTE_WORDS * LONG_WORD, "a town")
+        assert data.startswith(label)
+        assert continues(data, label)
+    assert not continues("a town of old", "a town")
+    assert not continues("x" * 40 + " y", "x" * 40)
+    longest = "Donaudampfschifffahrtsgesellschaft"[:LONG_WORD]
+    assert beginning(f"{longest} fährt {'weiter ' * 9}", 2) == f"{longest} fährt"
 
 
 def test_normalise_keeps_the_marks_that_are_part_of_a_word() -> None:

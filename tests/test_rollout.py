@@ -245,3 +245,25 @@ def test_without_an_llm_only_a_ranker_that_asks_nothing_can_rank(make_example: E
     assert [t.ranking for t in rank_all(RANKER, [make_example(1)])] == [("c1",)]
     with pytest.raises(InputError, match="IRanker needs an LLM: give one, or rank with a baseline"):
         rank_all(RANKER, [make_example(1, id="one"), make_example(2)])
+
+
+class Picky(ScriptedLLM):
+    """Refuses every batch in which a prompt has a word."""
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        if any("forbidden" in request.prompt.user for request in requests):
+            raise InputError("a prompt is too long")
+        return super().complete(requests, sampling)
+
+
+def test_a_list_that_the_llm_refuses_costs_no_other_list(make_example: ExampleFactory) -> None:
+    refused = make_example(3, id="bad", history=("forbidden",))
+    examples = [make_example(3, id="a", history=()), refused, make_example(4, id="b", history=())]
+    errors: list[tuple[int, str]] = []
+    done = dict(
+        rollout(RANKER, examples, Picky(lambda r: r.choices[0]), on_error=lambda k, e: errors.append((k, str(e))))
+    )
+    assert {k: sorted(trace.ranking) for k, trace in done.items()} == {k: sorted(examples[k].ids) for k in (0, 2)}
+    assert errors == [(1, "a prompt is too long")]
+    with pytest.raises(InputError, match="too long"):
+        rank_all(RANKER, examples, Picky(lambda r: r.choices[0]))

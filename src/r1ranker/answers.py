@@ -30,7 +30,9 @@ _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _NOT_WORD = re.compile(r"[^\w]+", re.UNICODE)
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Thai, Lao, Burmese, Khmer, Japanese and Chinese, which are written without spaces."""
-_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\s{_UNSPACED}]+")
+LONG_WORD = 32
+"""Characters after which a word counts as another one: of an address, or of data in letters, no end can be told."""
+_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\s{_UNSPACED}]{{1,{LONG_WORD}}}")
 
 
 def one_line(text: str) -> str:
@@ -55,12 +57,12 @@ def _is_vowel(character: str) -> bool:
 
 
 def continues(text: str, beginning: str) -> bool:
-    """Whether the text begins so and goes on in a script without spaces, where no word's end can be told."""
-    return (
-        len(text) > len(beginning) > 0
-        and text.startswith(beginning)
-        and re.fullmatch(f"[{_UNSPACED}]{{2}}", text[len(beginning) - 1 : len(beginning) + 1]) is not None
-    )
+    """Whether the text begins so and goes on where no word ends: in a script without spaces, or in a long word."""
+    if not (len(text) > len(beginning) > 0 and text.startswith(beginning)):
+        return False
+    around = text[len(beginning) - 1 : len(beginning) + 1]
+    in_a_word = re.search(rf"\S{{{LONG_WORD}}}$", beginning) is not None and re.fullmatch(r"\S\S", around) is not None
+    return in_a_word or re.fullmatch(f"[{_UNSPACED}]{{2}}", around) is not None
 
 
 def default_answer_form(scenario: Scenario, parameters: int | None = None) -> AnswerForm:
@@ -92,7 +94,8 @@ def answer_labels(example: RankingExample, form: AnswerForm, words: int = QUOTE_
 
 
 def beginning(text: str, words: int) -> str:
-    """The first words of a text on one line; where none are told apart by spaces, two characters are a word."""
+    """The first words of a text on one line; where none are told apart by spaces, two characters are a word, and of a
+    word longer than LONG_WORD so many."""
     ends = [word.end() for word in islice(_WORD.finditer(text), words)]
     return text[: ends[-1]] if ends else text
 

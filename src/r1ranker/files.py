@@ -62,18 +62,20 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+def open_text(path: Path, newline: str | None = None, errors: str = "strict") -> Iterator[TextIO]:
     """Open a UTF-8 text file for reading, gzipped where its name ends in `.gz`; a byte order mark is skipped.
+
+    errors: what becomes of bytes that are no UTF-8, as for `open`.
 
     Raises InputError, naming the file, where it is missing, unreadable, broken gzip or not UTF-8 (also while
     it is being read inside the `with` block).
     """
     try:
         if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8-sig", newline=newline) as text:
+            with gzip.open(path, "rt", encoding="utf-8-sig", errors=errors, newline=newline) as text:
                 yield text
         else:
-            with path.open(encoding="utf-8-sig", newline=newline) as text:
+            with path.open(encoding="utf-8-sig", errors=errors, newline=newline) as text:
                 yield text
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error

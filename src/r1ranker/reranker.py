@@ -6,29 +6,32 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 from r1ranker.assets import fetch_model
 from r1ranker.config import RankerConfig
+from r1ranker.datasets import example_from_dict
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM
 from r1ranker.llm.openai import OpenAILLM
 from r1ranker.llm.servers import VLLM, is_server, is_vllm, split_spec
-from r1ranker.modelfolder import gguf_file, read_ranker
+from r1ranker.modelfolder import RANKER, gguf_file, read_ranker
 from r1ranker.prompted import LABEL_TOKENS
 from r1ranker.rollout import rollout
 from r1ranker.schedules import ScheduledRanker
 from r1ranker.sections import parse_section
-from r1ranker.types import Candidate, RankingExample, Sampling, Trace, Usage
+from r1ranker.types import Candidate, RankingExample, Sampling, Scenario, Trace, Usage
 
 UNTRAINED = RankerConfig(thinking=False)
 """How a model that was not trained here is asked: iteratively and without thinking, which any model can do."""
 
 Document = str | dict[str, Any] | Candidate
+Documents = Sequence[Document] | Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class RankedDocument:
     """A document in its place.
 
     index: its place in the list that was given, from 0. rank: its place in the ranking, from 1.
-    score: (n - rank + 1) / n, in (0, 1]: a place, not a probability.
+    score: (n - rank + 1) / n, in (0, 1]: a place, not a probability. What a model scored is in the trace's turns.
     """
 
     index: int
@@ -104,30 +107,43 @@ class Reranker:
     def rank(
         self,
         query: str = "",
-        documents: Sequence[Document] = (),
+        documents: Documents = (),
         top_k: int | None = None,
         *,
         history: Sequence[str] = (),
         presorted: bool = False,
+        scenario: Scenario | None = None,
+        item_type: str = "",
     ) -> RankResult:
         """Rank documents for a query, or for a history of items (then they are what may come next), or for both.
 
-        documents: texts, or objects with `text` and perhaps `id` and `name`.
+        documents: texts, or objects with `text` and perhaps `id` and `name`, or a mapping from ids to texts.
         top_k: how many results are returned; all are ranked in any case.
         presorted: the documents stand in the order of an earlier ranking, best first, and the model is told so (with
             `fusion` that order counts beside its scores instead); else their order is taken to mean nothing.
+        scenario: what is asked: "passage" for a query and "recommendation" for a history where nothing is said;
+            "routing" asks which LLM answers the query best, the documents being what is known of each.
+        item_type: what one document is called in the prompt, such as "film".
         Raises InputError if there are no documents, or no query and no history.
         """
-        return self.rank_batch([make_example(query, documents, history=history, presorted=presorted)], top_k=top_k)[0]
+        example = make_example(
+            query, documents, history=history, presorted=presorted, scenario=scenario, item_type=item_type
+        )
+        return self.rank_batch([example], top_k=top_k)[0]
 
-    def rank_batch(self, examples: Iterable[RankingExample], top_k: int | None = None) -> list[RankResult]:
-        """Rank many examples at once; the results are in their order."""
+    def rank_batch(
+        self, examples: Iterable[RankingExample | Mapping[str, Any]], top_k: int | None = None
+    ) -> list[RankResult]:
+        """Rank many examples at once; the results are in their order.
+
+        examples: from `make_example`, or as lines of a file have them: {"query": …, "candidates": […], …}.
+        """
         finished = dict(self.rank_stream(examples, top_k=top_k))
         return [finished[k] for k in sorted(finished)]
 
     def rank_stream(
         self,
-        examples: Iterable[RankingExample],
+        examples: Iterable[RankingExample | Mapping[str, Any]],
         top_k: int | None = None,
         *,
         concurrency: int = 32,
@@ -135,6 +151,7 @@ class Reranker:
     ) -> Iterator[tuple[int, RankResult]]:
         """Yields (position, result) as each ranking is finished, so that what is done is never lost.
 
+        examples: as for `rank_batch`; they are drawn as there is room, and may be an endless stream.
         on_error: called with an example that cannot be ranked, in place of raising; the others go on.
         """
         if top_k is not None and top_k < 1:
@@ -142,9 +159,11 @@ class Reranker:
         seen: dict[int, RankingExample] = {}
 
         def remember() -> Iterator[RankingExample]:
-            for position, example in enumerate(examples):
-                seen[position] = example
-                yield example
+            for position, given in enumerate(examples):
+                if not isinstance(given, RankingExample):
+                    given = example_from_dict(given, default_id=str(position + 1))
+                seen[position] = given
+                yield given
 
         begin = time.perf_counter()
         driver = rollout(self.ranker, remember(), self.llm, self.sampling, concurrency=concurrency, on_error=on_error)
@@ -167,6 +186,8 @@ def locate(path_or_name: str | Path) -> tuple[Path | str, RankerConfig | None]:
     path = Path(name)
     if path.suffix != ".gguf" or path.is_dir():
         path = fetch_model(name.removeprefix(VLLM))
+    if not (path / RANKER).exists() and (path / "model" / RANKER).exists():
+        path /= "model"  # the run's own folder was given
     own = read_ranker(path if path.is_dir() else path.parent)
     return (f"{VLLM}{path}" if is_vllm(name) else gguf_file(path) or path), own
 
@@ -189,28 +210,41 @@ def _load_llm(place: Path | str, device: str, dtype: str) -> LLM:
 
 def make_example(
     query: str,
-    documents: Sequence[Document],
+    documents: Documents,
     *,
     history: Sequence[str] = (),
     id: str = "query",
     presorted: bool = False,
+    scenario: Scenario | None = None,
+    item_type: str = "",
 ) -> RankingExample:
     """An example from a query (or a history, or both) and documents, as for `Reranker.rank`.
 
-    Raises InputError if either is missing.
+    A document without an id is called by its index, from 0 (in a line of a file: by its place, from 1).
+    Raises InputError if a query and a history are both missing, or documents are, and for what is none.
     """
-    if not documents:
+    if isinstance(documents, str):
+        raise InputError("the documents are one text: give a list of texts")
+    if isinstance(documents, Mapping):
+        documents = [{"id": key, "text": text} for key, text in documents.items()]
+    if len(documents) == 0:
         raise InputError("there is nothing to rank: give at least one document")
-    if not query.strip() and not history:
-        raise InputError("give a query, a history of items, or both")
-    return RankingExample(
-        id=id,
-        scenario="recommendation" if history else "passage",
-        candidates=tuple(_candidate(k, document) for k, document in enumerate(documents)),
-        query=query,
-        history=tuple(history),
-        presorted=presorted,
-    )
+    if isinstance(history, str):
+        raise InputError("the history is one text: give a list of texts, oldest first")
+    row: dict[str, Any] = {
+        "id": id,
+        "query": query,
+        "history": list(history),
+        "candidates": [_document(k, document) for k, document in enumerate(documents)],
+        "presorted": presorted,
+        "item_type": item_type,
+        **({"scenario": scenario} if scenario else {}),
+    }
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, TypeError) as error:
+        raise InputError(f"a text cannot be read ({error}): give texts that UTF-8 can hold") from error
+    return example_from_dict(row)
 
 
 def with_settings(config: RankerConfig, settings: dict[str, Any]) -> RankerConfig:
@@ -218,15 +252,16 @@ def with_settings(config: RankerConfig, settings: dict[str, Any]) -> RankerConfi
     return parse_section(RankerConfig, {**config.model_dump(), **settings}, "settings") if settings else config
 
 
-def _candidate(index: int, document: Document) -> Candidate:
+def _document(index: int, document: Document) -> dict[str, Any]:
+    """A document as lines of a file have it."""
     if isinstance(document, Candidate):
-        return document
+        return {"id": document.id, "text": document.text, "name": document.name}
     if isinstance(document, str):
-        return Candidate(str(index), document)
+        return {"id": str(index), "text": str(document)}  # also of numpy's kind
     if not isinstance(document, dict) or not isinstance(document.get("text"), str):
         raise InputError(f"document {index}: give a text, or an object with 'text' (and perhaps 'id' and 'name')")
-    name = document.get("name")
-    return Candidate(str(document.get("id", index)), document["text"], None if name is None else str(name))
+    own = document.get("id")
+    return {"id": str(index if own is None else own), "text": document["text"], "name": document.get("name")}
 
 
 def _result(example: RankingExample, trace: Trace, top_k: int | None, seconds: float) -> RankResult:

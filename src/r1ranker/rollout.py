@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from r1ranker.errors import InputError
 from r1ranker.fit import fit
 from r1ranker.llm.base import LLM
-from r1ranker.prompted import Asked, Ranker, Ranking, advance, deal, one_ahead, requests_of
+from r1ranker.prompted import Asked, Ranker, Ranking, Told, advance, deal, one_ahead, requests_of
 from r1ranker.types import RankingExample, Sampling, Trace
+
+OnError = Callable[[int, InputError], None]
+Waiting = tuple[int, Ranking, Asked]
+"""An example's position, its ranking, and what that waits to be told."""
 
 
 def rollout(
@@ -20,7 +24,7 @@ def rollout(
     sampling: Sampling | None = None,
     *,
     concurrency: int = 32,
-    on_error: Callable[[int, InputError], None] | None = None,
+    on_error: OnError | None = None,
 ) -> Iterator[tuple[int, Trace]]:
     """Rank every example; yields (position in `examples`, trace) as each is finished.
 
@@ -29,8 +33,9 @@ def rollout(
     batch. A finished ranking makes room for the next at once, so none waits for a slower one to end. Examples are
     drawn only when there is room: they can be an endless stream.
 
-    Texts that are too long for the LLM's context are cut as `fit.py` says; the trace counts them. An
-    example that cannot be made to fit is handed to `on_error`, and the others go on; without it, it raises.
+    Texts that are too long for the LLM's context are cut as `fit.py` says; the trace counts them. An example that
+    cannot be made to fit, or whose request the LLM refuses, is handed to `on_error`, and the others go on; without it,
+    it raises.
 
     llm: may be left out for a ranker that asks nothing (a baseline). Raises InputError where one asks all the same.
     """
@@ -39,7 +44,7 @@ def rollout(
     sampling = sampling or Sampling()
     budget = _budget(ranker, llm, sampling)
     source = iter(enumerate(examples))
-    waiting: list[tuple[int, Ranking, Asked]] = []
+    waiting: list[Waiting] = []
     rounds = 0
     while True:
         while len(waiting) < concurrency and (drawn := next(source, None)) is not None:
@@ -60,20 +65,40 @@ def rollout(
             return
         if llm is None:
             raise InputError(f"{type(ranker).__name__} needs an LLM: give one, or rank with a baseline")
-        requests = [request for _, _, asked in waiting for request in requests_of(asked)]
         # A seed of its own for each round: one seed for all would draw the same noise in every turn.
         seed = random.Random(f"{sampling.seed}/{rounds}").getrandbits(62)
-        completions = llm.complete(requests, replace(sampling, seed=seed))
         rounds += 1
         still = []
-        told = deal([asked for _, _, asked in waiting], completions)
-        for (position, ranking, _), own in zip(waiting, told, strict=True):
-            step = advance(ranking, own)
+        for (position, ranking, _), own in _answered(waiting, llm, replace(sampling, seed=seed), on_error):
+            try:
+                step = advance(ranking, own)
+            except InputError as error:
+                if on_error is None:
+                    raise
+                on_error(position, error)
+                continue
             if isinstance(step, Trace):
                 yield position, step
             else:
                 still.append((position, ranking, step))
         waiting = still
+
+
+def _answered(
+    waiting: Sequence[Waiting], llm: LLM, sampling: Sampling, on_error: OnError | None
+) -> list[tuple[Waiting, Told]]:
+    """Each ranking with what it is told. A request that the LLM refuses is found by asking for each ranking alone."""
+    try:
+        requests = [request for _, _, asked in waiting for request in requests_of(asked)]
+        told = deal([asked for _, _, asked in waiting], llm.complete(requests, sampling))
+        return list(zip(waiting, told, strict=True))
+    except InputError as error:
+        if on_error is None:
+            raise
+        if len(waiting) == 1:
+            on_error(waiting[0][0], error)
+            return []
+    return [pair for one in waiting for pair in _answered([one], llm, sampling, on_error)]
 
 
 def rank_all(

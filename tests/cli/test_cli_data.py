@@ -94,7 +94,10 @@ def leaky(path: Path) -> Path:
 def test_check_finds_what_leaks(cli: Invoke, tasks_file: Path, tmp_path: Path) -> None:
     result = cli("data", "check", tasks_file)
     assert (result.exit_code, "clean" in result.stdout) == (0, True)
-    assert f"no leak in {tasks_file}" in result.stdout
+    assert f"{tasks_file} has one side alone, and nothing was compared between two" in result.stdout.replace("\n", "")
+    assert "no leak" not in result.stdout
+    result = cli("data", "check", tasks_file, "--option", "test_fraction=0.5")
+    assert (result.exit_code, f"no leak in {tasks_file}" in result.stdout) == (0, True)
     result = cli("data", "check", "tasks.jsonl", leaky(tmp_path / "leaky.jsonl").name)
     assert result.exit_code == 0  # "[film 1]" is another title than "Film 1", and the third list has "Film 2"
     leaking = tmp_path / "leaky.jsonl"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ from typer.testing import Result
 from factories import ExampleFactory
 from fakeserver import Body, failure, serving
 from r1ranker.cli.console import turns
+from r1ranker.config import RankerConfig
+from r1ranker.errors import InputError
+from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.rankers import make_ranker
+from r1ranker.types import Completion, Request, Sampling
 
 Invoke = Callable[..., Result]
 DOCS = ("--doc", "Bread is made of flour.", "--doc", "The Tiber flows through Rome.", "--doc", "A whale is a mammal.")
@@ -301,3 +305,68 @@ def test_a_server_that_fails_is_one_line(cli: Invoke, monkeypatch: pytest.Monkey
     assert result.stderr == refusal
     assert (scores.exit_code, scores.stderr.count("\n")) == (1, 1)
     assert "cannot score given choices" in scores.stderr
+
+
+def test_a_list_that_is_too_long_is_named_and_the_others_are_ranked(
+    cli: Invoke, tiny_folder: Path, tasks_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = TransformersLLM.complete
+
+    def refuse(self: TransformersLLM, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        if any("number 2" in request.prompt.user for request in requests):
+            raise InputError("the prompt takes too many tokens")
+        return complete(self, requests, sampling)
+
+    monkeypatch.setattr(TransformersLLM, "complete", refuse)
+    result = cli("rank", "--input", tasks_file, "--model", tiny_folder, "--out", "ranked.jsonl")
+    assert result.exit_code == 2
+    assert sorted(row["id"] for row in records(Path("ranked.jsonl").read_text(encoding="utf-8"))) == ["q0", "q1", "q3"]
+    assert "not ranked: example 'q2': the prompt takes too many tokens" in result.stderr
+
+
+def test_results_stay_where_no_list_can_be_ranked(
+    cli: Invoke, tiny_folder: Path, tasks_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> list[Completion]:
+        raise InputError("nothing works")
+
+    monkeypatch.setattr(TransformersLLM, "complete", refuse)
+    Path("ranked.jsonl").write_text("of before\n", encoding="utf-8")
+    result = cli("rank", "--input", tasks_file, "--model", tiny_folder, "--out", "ranked.jsonl")
+    assert result.exit_code == 1
+    assert Path("ranked.jsonl").read_text(encoding="utf-8") == "of before\n"
+    assert "ranked 0 of 4 lists\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ((), "passage"),
+        (("--scenario", "routing"), "LLM"),
+        (("--item-type", "planet", "--answer-form", "id"), "planet 2"),
+    ],
+)
+def test_the_scenario_and_the_word_for_a_document_can_be_told(
+    options: tuple[str, ...], asked: str, cli: Invoke, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    complete = TransformersLLM.complete
+
+    def listen(self: TransformersLLM, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        shown.extend(request.prompt.user for request in requests)
+        return complete(self, requests, sampling)
+
+    monkeypatch.setattr(TransformersLLM, "complete", listen)
+    assert cli("rank", *QUERY, *DOCS, *options, "-m", tiny_folder).exit_code == 0
+    assert shown
+    assert all(asked in text for text in shown)
+    result = cli("rank", "--input", "tasks.jsonl", "--scenario", "routing")
+    assert 'write "scenario" into the lines of the file' in result.stderr
+
+
+def test_both_spellings_of_a_kind_are_taken(cli: Invoke, tiny_folder: Path) -> None:
+    for kind in ("first-step", "first_step"):
+        result = cli("rank", *QUERY, *DOCS, "-m", tiny_folder, "--ranker", kind, "--json")
+        assert result.exit_code == 0
+        assert records(result.stdout)[0]["usage"]["calls"] == 1
+        assert RankerConfig.model_validate({"kind": kind}).kind == "first_step"

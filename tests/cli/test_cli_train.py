@@ -257,9 +257,9 @@ def test_a_file_comes_before_a_shipped_recipe(tmp_path: Path, monkeypatch: pytes
         recipes.find_recipe("demoo")
 
 
-def example(id: str, query: str = "", group: str = "") -> RankingExample:
+def example(id: str, query: str = "", group: str = "", film: str = "") -> RankingExample:
     scenario: Scenario = "passage" if query else "recommendation"
-    history = () if query else ("Heat",)
+    history = () if query else (film or f"Heat {id}",)
     candidates = (Candidate("a", "x"), Candidate("b", "y"))
     return RankingExample(id, scenario, candidates, query, history, {"a": 1}, group=group)
 
@@ -267,6 +267,7 @@ def example(id: str, query: str = "", group: str = "") -> RankingExample:
 def test_mixed_data_sets_keep_ids_and_groups_apart_and_tested_queries_out() -> None:
     one = Dataset("one", (example("1", group="u"), example("2", "Who?", "q2")), (example("3", "When?", "q3"),))
     two = Dataset("two", (example("1", " when? "), example("5")), (example("4", group="u"),), {"a": 2}, ("1 dropped",))
+    assert one.train[0].history != two.test[0].history
     mixed = runs.mix([one, two])
     assert mixed.name == "one+two"
     assert [e.id for e in mixed.train] == ["1", "2", "2:5"]  # two's "when?" is tested in one
@@ -275,6 +276,14 @@ def test_mixed_data_sets_keep_ids_and_groups_apart_and_tested_queries_out() -> N
     assert mixed.notes[0] == "two: 1 dropped"
     assert mixed.notes[1].startswith("1 training examples dropped")
     assert runs.mix([one]) is one
+
+
+def test_a_history_that_another_data_set_tests_is_not_trained_on() -> None:
+    one = Dataset("one", (example("1", film="Heat"), example("2", film="Babe")), (example("3", film="Babe"),))
+    two = Dataset("two", (example("4", film="Up"),), (example("5", film=" heat "),))
+    mixed = runs.mix([one, two])
+    assert [e.id for e in mixed.train] == ["2", "4"]  # "Babe" is tested beside it, of another user
+    assert mixed.notes == ("1 training examples dropped: their query or history is tested in another data set",)
 
 
 def test_no_training_examples_is_one_message(recipe: Path, tmp_path: Path, tasks_file: Path) -> None:

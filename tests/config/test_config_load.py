@@ -147,7 +147,6 @@ def test_an_unknown_key_in_a_file_names_the_file(recipe: Path) -> None:
         ("ranker.kind=both", "ranker.kind"),
         ("ranker.thinking=perhaps", "ranker.thinking"),
         ("model.precision=int4", "model.precision"),
-        ("data.names=rec-movie", "data.names"),
         ("data.names=[]", "data.names"),
         ("train=3", "train"),
     ],

@@ -114,3 +114,22 @@ def test_a_bad_line_is_told_and_the_good_ones_are_kept(tmp_path: Path, line: str
 def test_a_file_that_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_examples(tmp_path / "no.jsonl")
+
+
+def test_null_is_as_good_as_nothing() -> None:
+    row = {"query": "q", "candidates": ["a"]}
+    nulls = dict.fromkeys(("history", "relevance", "context", "scenario", "presorted", "group", "item_type"))
+    assert example_from_dict({**row, **nulls}) == example_from_dict(row)
+    past = {"history": ["x"], "candidates": ["a"]}
+    assert example_from_dict({**past, "query": None}) == example_from_dict(past)
+    with pytest.raises(InputError, match="there is no context"):
+        example_from_dict({**row, "query": None})
+
+
+def test_a_line_that_is_no_utf8_is_a_bad_line(tmp_path: Path) -> None:
+    path = tmp_path / "latin1.jsonl"
+    good = '{"query": "caf\u00e9", "candidates": ["a"]}\n'
+    path.write_bytes(good.encode("latin-1") + good.encode("utf-8"))
+    found, bad = read_examples(path)
+    assert [e.query for e in found] == ["caf\u00e9"]
+    assert [str(line) for line in bad] == [f"{path}:1: not UTF-8 text: save it as UTF-8"]

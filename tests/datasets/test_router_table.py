@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from r1ranker.datasets.router_table import LLMInfo, RoutedQuery, estimate_costs, read_llms, read_router_scores
+from r1ranker.datasets.router_table import (
+    LLMInfo,
+    RoutedQuery,
+    estimate_costs,
+    read_llms,
+    read_router_scores,
+    read_router_table,
+)
 from r1ranker.errors import InputError
 
 
@@ -50,3 +57,13 @@ def test_malformed_scores_are_told(tmp_path: Path, row: Any, message: str) -> No
     path.write_text('{"query": "q", "scores": {}}\n' + json.dumps(row))
     with pytest.raises(InputError, match=message):
         read_router_scores(path, [])
+
+
+def test_without_q_ids_a_query_is_told_by_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("query,llm,effect,cost\nadd,a,1,2\nadd,b,0,1\nsing,a,0,2\n", encoding="utf-8")
+    found = read_router_table(path, [])
+    assert [(q.key, q.query, q.effects) for q in found] == [
+        ("add", "add", {"a": 1, "b": 0}),
+        ("sing", "sing", {"a": 0}),
+    ]

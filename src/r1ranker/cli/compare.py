@@ -50,6 +50,11 @@ def compare(
     examples = dataset.test[:limit]
     if not examples:
         raise InputError(f"'{dataset.name}' has no test examples")
+    if without_relevant(examples) == len(examples):
+        raise InputError(
+            f"none of the {len(examples):,} lists of '{dataset.name}' says which candidate is relevant: nothing can be "
+            "measured; give 'relevance', or rank them (r1ranker rank)"
+        )
     require_writable(out)
     notes: list[str] = []
     rows = list(_baselines(dataset, examples, baselines, seed, notes))

@@ -182,6 +182,7 @@ def check(
             header, justify="right" if header in ("train", "test", "examples") else "left", overflow="fold"
         )
     leaks = 0
+    one_sided: list[str] = []
     for name in names:
         data = options.load_data(name, sources[name], options.key_values(option or []))
         start = (name, f"{len(data.train):,}", f"{len(data.test):,}")
@@ -190,12 +191,20 @@ def check(
         for f in findings:
             table.add_row(*start, f.name, f.severity, f"{f.count:,}", Text("\n".join(map(_cut, f.examples))))
         if not findings:
-            table.add_row(*start, "clean")
+            table.add_row(*start, "clean" if data.train and data.test else "clean, on one side")
+        if not data.train or not data.test:
+            one_sided.append(name)
     out().print(table)
     if leaks:
         print(f"{leaks} {'kind' if leaks == 1 else 'kinds'} of leak found: figures on these data would be too good")
         raise typer.Exit(1)
-    print(f"no leak in {', '.join(names)}")
+    if both := [name for name in names if name not in one_sided]:
+        print(f"no leak in {', '.join(both)}")
+    for name in one_sided:
+        print(
+            f"{name} has one side alone, and nothing was compared between two: --option test_fraction=0.2 splits a "
+            "file as training does"
+        )
 
 
 def _sources(names: list[str], given: list[str]) -> dict[str, Path | None]:

@@ -27,6 +27,22 @@ class RankerKind(str, Enum):
     pointwise = "pointwise"
 
 
+def _kind(text: str | RankerKind) -> RankerKind:
+    """Also as recipes spell it: first_step."""
+    try:
+        return RankerKind(text.replace("_", "-"))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(repr(k.value) for k in RankerKind)}.") from None
+
+
+class Scenario(str, Enum):
+    """--scenario"""
+
+    passage = "passage"
+    recommendation = "recommendation"
+    routing = "routing"
+
+
 class AnswerForm(str, Enum):
     """--answer-form"""
 
@@ -54,6 +70,8 @@ Kind = Annotated[
     RankerKind | None,
     typer.Option(
         "--ranker",
+        parser=_kind,
+        metavar=f"[{'|'.join(kind.value for kind in RankerKind)}]",
         help="Exclude one candidate a turn, write the whole list at once, score the first turn, or judge each alone.",
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +54,17 @@ def rank(
             help="The --doc stand as an earlier ranking has them, best first: tell the model, or use --fusion.",
         ),
     ] = False,
+    scenario: Annotated[
+        options.Scenario | None,
+        typer.Option(
+            "--scenario",
+            help="What is asked of the --doc: what answers the query, what comes next, or (routing) which LLM to ask.",
+            show_default="recommendation with --history, else passage",
+        ),
+    ] = None,
+    item_type: Annotated[
+        str, typer.Option("--item-type", metavar="WORD", help="What one --doc is called, such as film.")
+    ] = "",
     model: options.Model = options.DEFAULT_MODEL,
     kind: options.Kind = None,
     think: options.Think = None,
@@ -85,7 +96,8 @@ def rank(
 
     What you leave out stays as the model was trained. Exit code 2: some lists could not be ranked; 1: none could.
     """
-    examples, bad = _read(query, history or [], doc or [], tasks, presorted=presorted)
+    told = {"presorted": presorted, "scenario": scenario.value if scenario else None, "item_type": item_type}
+    examples, bad = _read(query, history or [], doc or [], tasks, told)
     for line in bad:
         say(str(line))
     if not examples:
@@ -112,11 +124,9 @@ def rank(
             say(f"ranking with {model}{untrained}: --model takes another")
         with on_interrupt(lambda: "stopped before the first list was ranked: nothing was written"):
             reranker = load_reranker(model, settings, device)
-        if file is not None and out is not None and out.is_file():  # a pipe holds nothing
-            file.truncate(0)
         done, failed = _rank(reranker, examples, top_k, file, out, trace=trace, as_json=as_json, alone=tasks is None)
     if tasks is not None:
-        where = f"; the results are in {out}" if out is not None else ""
+        where = f"; the results are in {out}" if out is not None and done else ""
         say(f"ranked {done:,} of {len(examples) + len(bad):,} lists{where}")
     if not done:
         raise typer.Exit(1)
@@ -149,9 +159,10 @@ def _rank(
     done = cut = short = 0
     errors: list[InputError] = []
 
-    def give_up(_: int, error: InputError) -> None:
+    def give_up(position: int, error: InputError) -> None:
         errors.append(error)
-        say(f"not ranked: {error}")
+        which, text = f"'{examples[position].id}'", str(error)
+        say(f"not ranked: {text if which in text else f'example {which}: {text}'}")
 
     def kept() -> str:
         where = f"in {out}" if out is not None else "above"
@@ -161,6 +172,8 @@ def _rank(
     with on_interrupt(kept), Bar("ranking", turns(reranker.ranker, examples), transient=True) as bar:
         reranker.llm = CountingLLM(llm, bar.update)
         for _, result in reranker.rank_stream(examples, top_k, on_error=None if alone else give_up):
+            if file is not None and out is not None and out.is_file() and not done:  # a pipe holds nothing
+                file.truncate(0)
             done += 1
             cut += result.trace.truncated
             short += result.trace.cut_short
@@ -180,22 +193,23 @@ def _rank(
 
 
 def _read(
-    query: str, history: list[str], docs: list[str], tasks: str | None, *, presorted: bool
+    query: str, history: list[str], docs: list[str], tasks: str | None, told: Mapping[str, Any]
 ) -> tuple[list[RankingExample], list[BadLine]]:
     from r1ranker.reranker import make_example
 
     if tasks is not None:
         if query or history or docs:
             raise InputError("--input stands beside --query, --history or --doc: give either a file or one list")
-        if presorted:
-            raise InputError('--presorted is for --doc: write "presorted": true into the lines of the file')
+        if given := [key for key, value in told.items() if value]:
+            option = given[0].replace("_", "-")
+            raise InputError(f'--{option} is for --doc: write "{given[0]}" into the lines of the file')
         return _read_stdin() if tasks == "-" else _read_file(Path(tasks))
     if not query.strip() and not history:
         raise InputError("there is nothing to rank for: give --query, or --history, or a file with --input")
     if not docs:
         raise InputError("there is nothing to rank: give each candidate with --doc, or a file with --input")
     documents, past = [_text(d) for d in docs], [_text(h) for h in history]
-    return [make_example(_text(query), documents, history=past, presorted=presorted)], []
+    return [make_example(_text(query), documents, history=past, **told)], []
 
 
 def _text(argument: str) -> str:
@@ -222,7 +236,7 @@ def _read_stdin() -> tuple[list[RankingExample], list[BadLine]]:
 
 @contextmanager
 def _sink(out: Path | None, tasks: str | None) -> Iterator[TextIO | None]:
-    """The open output file. It is tried before the model is loaded, and emptied only after that."""
+    """The open output file. It is tried before the model is loaded, and emptied by the first result."""
     if out is not None and tasks not in (None, "-") and out.exists() and out.samefile(Path(str(tasks))):
         raise InputError(f"--out is the input, {out}: choose another file")
     try:

@@ -20,7 +20,7 @@ from r1ranker.cli.facts import versions
 from r1ranker.cli.options import load_data
 from r1ranker.config import RunConfig
 from r1ranker.datasets import Dataset
-from r1ranker.datasets.base import note
+from r1ranker.datasets.base import normalise, note
 from r1ranker.datasets.duplicates import near_duplicate_groups
 from r1ranker.errors import InputError, R1RankerError
 from r1ranker.modelfolder import read_facts, save_ranker, short_name
@@ -75,7 +75,7 @@ def mix(datasets: list[Dataset]) -> Dataset:
     """Data sets one after the other, each training example with the data set it is from; the trainer shuffles them.
 
     Groups count within their own data set. A query that is tested in one data set is not trained on in another,
-    nor is a near-duplicate of it.
+    nor is a near-duplicate of it, nor the very history of a list without a query.
     """
     if len(datasets) == 1:
         return datasets[0]
@@ -96,8 +96,16 @@ def mix(datasets: list[Dataset]) -> Dataset:
     asked = [next(keys) if e.query else "" for e in train]
     tested = set(keys)
     origins = [dataset.name for dataset in datasets for _ in dataset.train]
-    kept = [(e, origin) for e, origin, key in zip(train, origins, asked, strict=True) if key not in tested]
-    note(notes, len(train) - len(kept), "training examples dropped: their query is tested in another data set")
+    elsewhere = [{_past(e) for other in datasets if other is not one for e in other.test} - {""} for one in datasets]
+    past = [known for one, known in zip(datasets, elsewhere, strict=True) for _ in one.train]
+    kept = [
+        (e, origin)
+        for e, origin, key, known in zip(train, origins, asked, past, strict=True)
+        if key not in tested and _past(e) not in known
+    ]
+    note(
+        notes, len(train) - len(kept), "training examples dropped: their query or history is tested in another data set"
+    )
     popularity: dict[str, int] = {}
     for dataset in datasets:
         for key, count in dataset.popularity.items():
@@ -111,6 +119,11 @@ def mix(datasets: list[Dataset]) -> Dataset:
         sequences=tuple(sequence for d in datasets for sequence in d.sequences),
         origins=tuple(origin for _, origin in kept),
     )
+
+
+def _past(example: RankingExample) -> str:
+    """The history of a list without a query, as it is compared."""
+    return "" if example.query else normalise(" | ".join(example.history))
 
 
 def train_run(

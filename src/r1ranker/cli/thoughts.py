@@ -29,7 +29,7 @@ def _group() -> None:
 def record(
     model: options.Model,
     dataset: Annotated[str, typer.Option("--dataset", "-D", help="A data set's name, or a .jsonl file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The bank, as JSON lines.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The bank, as JSON lines.")],
     source: options.Source = None,
     option: options.DataOptions = None,
     answer_form: options.Form = None,

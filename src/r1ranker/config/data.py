@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from r1ranker.sections import Section
 
@@ -26,6 +26,12 @@ class DataConfig(Section):
     says so. Without one, candidates stand in an order that means nothing, as in the paper."""
     first_stage_share: float = Field(1.0, gt=0, le=1)
     """How many of the lists stand in that order, in training and in the evaluation after it; the others do not."""
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _one_name(cls, given: Any) -> Any:
+        """One name need not stand in a list."""
+        return (given,) if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _known_names(self) -> DataConfig:

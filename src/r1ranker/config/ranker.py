@@ -71,8 +71,11 @@ class RankerConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _scoring_does_not_think(cls, raw: Any) -> Any:
-        """With a kind that only scores thinking is off where nothing is said of it."""
-        return {"thinking": False, **raw} if isinstance(raw, Mapping) and raw.get("kind") in SCORING else raw
+        """With a kind that only scores thinking is off where nothing is said of it. A kind may have a hyphen."""
+        if not isinstance(raw, Mapping) or not isinstance(kind := raw.get("kind"), str):
+            return raw
+        raw = {**raw, "kind": kind.replace("-", "_")}
+        return {"thinking": False, **raw} if raw["kind"] in SCORING else raw
 
     @model_validator(mode="after")
     def _fits_together(self) -> RankerConfig:

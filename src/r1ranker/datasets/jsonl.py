@@ -47,11 +47,13 @@ def read_examples(path: Path) -> tuple[list[RankingExample], list[BadLine]]:
     examples: list[RankingExample] = []
     bad: list[BadLine] = []
     seen: dict[str, int] = {}
-    with open_text(path) as lines:
+    with open_text(path, errors="surrogateescape") as lines:  # a line that is no UTF-8 is a bad line, not a bad file
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
+                if any("\udc80" <= character <= "\udcff" for character in line):
+                    raise InputError("not UTF-8 text: save it as UTF-8")
                 example = example_from_dict(decode(line), default_id=str(number))
                 if example.id in seen:
                     raise InputError(f"the id '{example.id}' is also that of line {seen[example.id]}; ids must differ")
@@ -97,10 +99,10 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
         if key not in _KEYS and (near := difflib.get_close_matches(str(key), _KEYS, n=1, cutoff=0.8)):
             raise InputError(f"unknown key '{key}': did you mean '{near[0]}'?")
     query, history = _context(row)
-    scenario = row.get("scenario", "recommendation" if history else "passage")
+    scenario = _given(row, "scenario", "recommendation" if history else "passage")
     if scenario not in get_args(Scenario):
         raise InputError(f"scenario is {scenario!r}; it must be one of {', '.join(get_args(Scenario))}")
-    if not isinstance(presorted := row.get("presorted", False), bool):
+    if not isinstance(presorted := _given(row, "presorted", False), bool):
         raise InputError(f"'presorted' must be true or false, not {_kind(presorted)}")
     if not isinstance(listed := row.get("candidates"), list):
         raise InputError(f"'candidates' must be a list, not {_kind(listed)}")
@@ -110,7 +112,7 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
         candidates=tuple(_candidate(item, place) for place, item in enumerate(listed, 1)),
         query=query,
         history=history,
-        relevance=_relevance(row.get("relevance", {})),
+        relevance=_relevance(_given(row, "relevance", {})),
         group=_name(row, "group", ""),
         item_type=_name(row, "item_type", ""),
         presorted=presorted,
@@ -128,8 +130,8 @@ def decode(line: str) -> Any:
 
 
 def _context(row: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-    query, history = row.get("query", ""), row.get("history", [])
-    if "context" in row:
+    query, history = _given(row, "query", ""), _given(row, "history", [])
+    if row.get("context") is not None:
         if query or history:
             raise InputError("'context' stands beside 'query' or 'history': give only one of them")
         context = row["context"]
@@ -149,6 +151,12 @@ def _candidate(item: Any, place: int) -> Candidate:
     if not isinstance(item, dict) or not isinstance(item.get("text"), str):
         raise InputError(f"candidate {place} must be a text or an object with a 'text'")
     return Candidate(_name(item, "id", str(place)), item["text"], _name(item, "name", "") or None)
+
+
+def _given(row: dict[str, Any], key: str, default: Any) -> Any:
+    """The key's value; the default where it is absent or null, as exports of tables have what is missing."""
+    value = row.get(key)
+    return default if value is None else value
 
 
 def _name(row: dict[str, Any], key: str, default: str) -> str:

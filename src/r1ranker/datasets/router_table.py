@@ -19,7 +19,7 @@ from r1ranker.files import open_text
 TOKENS_PER_WORD = 4 / 3
 REPLY_TOKENS = 256
 
-_COLUMNS = ("q_id", "query", "llm", "effect", "cost")
+_COLUMNS = ("query", "llm", "effect", "cost")
 _LONGEST_CELL = 1 << 27  # responses may be longer than csv's own limit of 131,072 characters
 
 
@@ -44,13 +44,14 @@ class LLMInfo:
 def read_router_table(path: Path, notes: list[str]) -> list[RoutedQuery]:
     """Read GraphRouter's long table, a row for each query and LLM (CSV with a header, plain or .gz).
 
-    Needs the columns q_id, query, llm, effect, cost; task_id is used where it is there, others are ignored.
+    Needs the columns query, llm, effect, cost; q_id (else a query is told by its text) and task_id are used where they
+    are there, others are ignored.
     Raises InputError with file and line for a missing column, a value that is no finite number, or no rows.
     """
     queries: dict[str, RoutedQuery] = {}
     repeated = 0
     for line, row in _rows(path):
-        key = ":".join(part for part in (row.get("task_id"), row["q_id"]) if part)
+        key = ":".join(part for part in (row.get("task_id"), row.get("q_id") or row["query"]) if part)
         query = queries.setdefault(key, RoutedQuery(key, row["query"]))
         if query.query != row["query"]:
             raise InputError(f"{path}:{line}: q_id {row['q_id']!r} is also that of another query: make q_ids unique")

@@ -32,18 +32,18 @@ def not_held_out(
     of the same files, such as passage-5 and passage-9, count too. On the split of the training nothing is built.
     """
     learned = _learned_from(facts)
-    if any(name == dataset and _split(told) == _split(options) for name, told in learned):
+    if any(_same(name, dataset) and _split(told) == _split(options) for name, told in learned):
         return ""
     built = []
     for name, told in learned:
         try:
-            if name == dataset or _same_files(name, dataset):
+            if _same(name, dataset) or _same_files(name, dataset):
                 built.append((name, load_dataset(name, source=source, **told)))
         except R1RankerError:
             continue  # these are other files than it learned from
     if not (shared := _shared(dataset, [data for _, data in built], [name for name, _ in built], test)):
         return ""
-    own = next((_split(told) for name, told in learned if name == dataset), {})
+    own = next((_split(told) for name, told in learned if _same(name, dataset)), {})
     remedy = " ".join(f"--option {key}={value}" for key, value in own.items())
     return (
         f"the model learned from the users or queries of {shared:,} of these {len(test):,} lists: its training had "
@@ -64,19 +64,35 @@ def _shared(dataset: str, learned: Sequence[Dataset], names: Sequence[str], test
     known: set[str] = set()
     queries: set[str] = set()
     for name, data in zip(names, learned, strict=True):
-        queries |= {normalise(e.query) for e in data.train}
-        if name == dataset:
+        queries |= {_context(e) for e in data.train}
+        if _same(name, dataset):
             known |= {key for e in data.train for key in (f"id:{e.id}", f"group:{e.group}")}
     for data in learned:  # what one data set tests was not learned from another
-        queries -= {normalise(e.query) for e in data.test}
-    keys = ((f"id:{e.id}", f"group:{e.group}" if e.group else "", normalise(e.query)) for e in test)
-    return sum(bool({i, group} & known) or (query != "" and query in queries) for i, group, query in keys)
+        queries -= {_context(e) for e in data.test}
+    keys = ((f"id:{e.id}", f"group:{e.group}" if e.group else "", _context(e)) for e in test)
+    return sum(bool({i, group} & known) or context in queries for i, group, context in keys)
+
+
+def _context(example: RankingExample) -> str:
+    """The query, or where there is none the history, as it is compared."""
+    return normalise(example.query or " | ".join(example.history))
 
 
 def _split(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key not in _TRAIN_SIDE}
 
 
+def _same(name: str, dataset: str) -> bool:
+    return name == dataset or (_is_file(name) and _is_file(dataset) and Path(name).resolve() == Path(dataset).resolve())
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".jsonl", ".jsonl.gz"))
+
+
 def _same_files(name: str, dataset: str) -> bool:
+    """Whether lists of one may stand in the other: made of the same files, or both a user's own."""
+    if _is_file(name) and _is_file(dataset):
+        return True
     one, other = DATASETS.get(name), DATASETS.get(dataset)
     return one is not None and other is not None and one.scenario == other.scenario != "recommendation"
