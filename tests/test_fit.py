@@ -177,6 +177,16 @@ def test_an_endless_word_is_cut_by_characters() -> None:
     assert shorten("x" * 100 + " and more", 10, letters) == "x" * 9 + "…"
 
 
+def test_a_very_long_word_is_cut_by_characters_wherever_it_stands() -> None:
+    assert shorten("東京 " + "漢" * 300, 100, letters) == "東京 " + "漢" * 96 + "…"
+    assert shorten(f"See https://{'x' * 500} for more", 30, letters) == f"See https://{'x' * 17}…"
+    assert shorten("See internationalization", 12, letters) == "See…"
+
+
+def test_a_line_has_room_for_its_label(tiny_llm_count: Callable[[str], int]) -> None:
+    assert tiny_llm_count("passage 123: ") < LINE_TOKENS
+
+
 def test_cuts_fall_between_words() -> None:
     assert shorten("Rome was not built in a day", 14, letters) == "Rome was not…"
     assert shorten("Rome was not built in a day", 13, letters) == "Rome was not…"

@@ -265,5 +265,11 @@ def test_a_list_that_the_llm_refuses_costs_no_other_list(make_example: ExampleFa
     )
     assert {k: sorted(trace.ranking) for k, trace in done.items()} == {k: sorted(examples[k].ids) for k in (0, 2)}
     assert errors == [(1, "a prompt is too long")]
+    llm = Picky(lambda r: r.choices[0])
+    seeds: list[int] = []
+    complete = llm.complete
+    llm.complete = lambda r, s: (seeds.append(s.seed), complete(r, s))[1]  # type: ignore[method-assign]
+    assert len(list(rollout(RANKER, examples, llm, on_error=lambda *_: None))) == 2
+    assert len(set(seeds)) == len(seeds) > 4  # those that are asked alone draw noise of their own
     with pytest.raises(InputError, match="too long"):
         rank_all(RANKER, examples, Picky(lambda r: r.choices[0]))

@@ -10,7 +10,8 @@ The rule, in order:
    the shorter ones stay whole. Names stay whole too, unless the name is the text.
 4. A cap below `MIN_TOKENS` would leave nothing to judge by: that is an error.
 
-Cuts fall between words and end in "…"; a first word that is too long by itself is cut between characters.
+Cuts fall between words and end in "…"; a first word that is too long by itself, and any very long one, is cut between
+characters.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from r1ranker.types import Candidate, RankingExample
 
 MIN_TOKENS = 4
 """Tokens of its text that a candidate keeps at least."""
-LINE_TOKENS = 4
-"""What a line takes besides its text: a line break, a short label."""
+LINE_TOKENS = 10
+"""What a line takes besides its text: a line break, a short label such as "passage 123: "."""
+LONG_WORD = 32
+"""Characters from which a word is cut within: data, an address, or a text in a script without spaces."""
 ELLIPSIS = "…"
 
 Count = Callable[[str], int]
@@ -40,7 +43,8 @@ def fit(example: RankingExample, budget: int, count: Count, shown: int | None = 
     if _bytes(example) + LINE_TOKENS * (len(example.candidates) + len(example.history)) <= budget:
         return example, 0  # no tokenizer makes more tokens than there are bytes
     texts = [count(c.text) for c in example.candidates]
-    lines = [LINE_TOKENS + (count(c.name) if _has_own_name(c) and c.name else 0) for c in example.candidates]
+    label = LINE_TOKENS + (count(example.item_type) if example.item_type else 0)
+    lines = [label + (count(c.name) if _has_own_name(c) and c.name else 0) for c in example.candidates]
     longest, longest_lines = (sorted(sizes, reverse=True)[:shown] for sizes in (texts, lines))
     allowed = max(budget // 2, budget - sum(longest) - sum(longest_lines))
     query, history, cut = _fit_context(example, allowed, count)
@@ -113,15 +117,18 @@ def _cut(candidate: Candidate, cap: int, count: Count) -> Candidate:
 
 
 def shorten(text: str, tokens: int, count: Count) -> str:
-    """The longest beginning that takes `tokens` at most with its "…": whole words, or characters of the first.
+    """The longest beginning that takes `tokens` at most with its "…": whole words, and characters of a long one.
 
     Empty where not even "…" fits.
     """
     words = text.split()
     cut = _longest(len(words) - 1, lambda n: " ".join(words[:n]) + ELLIPSIS, tokens, count)
-    if cut is None and words:
-        first = words[0]
-        cut = _longest(len(first) - (len(words) == 1), lambda n: first[:n] + ELLIPSIS, tokens, count)
+    whole = 0 if cut is None else len(cut.split())
+    if whole < len(words) and (whole == 0 or len(words[whole]) >= LONG_WORD):
+        before, word = "".join(f"{w} " for w in words[:whole]), words[whole]
+        most = len(word) - (whole == len(words) - 1)
+        longer = _longest(most, lambda n: before + word[:n] + ELLIPSIS, tokens, count)
+        cut = longer or cut
     if cut is None:
         cut = ELLIPSIS if count(ELLIPSIS) <= tokens else ""
     return cut

@@ -98,7 +98,10 @@ def _answered(
         if len(waiting) == 1:
             on_error(waiting[0][0], error)
             return []
-    return [pair for one in waiting for pair in _answered([one], llm, sampling, on_error)]
+    alone = [
+        replace(sampling, seed=random.Random(f"{sampling.seed}/{one[0]}").getrandbits(62)) for one in waiting
+    ]  # one seed for all would draw the same noise for each
+    return [pair for one, own in zip(waiting, alone, strict=True) for pair in _answered([one], llm, own, on_error)]
 
 
 def rank_all(

@@ -38,7 +38,8 @@ class RankingExample:
     `relevance` maps candidate ids to grades (0 or absent: not relevant); several may be positive, and
     grades may tie. `group` is what a split must keep together (a user, a query). `item_type` is what
     one candidate is called in a prompt ("movie"). `presorted`: the candidates stand in the order of an earlier ranking,
-    best first, which the prompt then tells; else their order means nothing.
+    best first, which the prompt then tells; else their order means nothing. `unlisted`: grades above 0 of relevant
+    documents that are no candidates (an earlier ranking missed them); no ranking reaches them, and nDCG counts them.
 
     Raises InputError for no candidates, an id that stands twice, an unusable grade, or a history where none is read.
     """
@@ -52,6 +53,7 @@ class RankingExample:
     group: str = ""
     item_type: str = ""
     presorted: bool = False
+    unlisted: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.candidates:
@@ -69,6 +71,13 @@ class RankingExample:
             if not math.isfinite(grade) or grade < 0:
                 raise InputError(
                     f"example '{self.id}': the grade of '{key}' is {grade}; it must be a finite number >= 0"
+                )
+        for key, grade in self.unlisted.items():
+            if key in known:
+                raise InputError(f"example '{self.id}': unlisted names '{key}', which is a candidate")
+            if not math.isfinite(grade) or grade <= 0:
+                raise InputError(
+                    f"example '{self.id}': the grade of '{key}', unlisted, is {grade}; it must be a finite number > 0"
                 )
 
     @property

@@ -58,6 +58,10 @@ def test_lists_are_handed_over_as_a_first_stage_ranks_them(
     assert [(e.ids, e.presorted) for e in seen] == [(BM25().order(e), True) for e in given]
     report = Report.load("runs/evaluate/tiny-tasks")
     assert (report.facts["first stage"], report.facts["test examples"]) == ("bm25", "3 of 4")
+    assert [row.name for row in report.rows] == ["random", "as listed", "bm25", "tiny"]
+    places = [BM25().order(e).index("d0") + 1 for e in given]
+    listed = next(row for row in report.rows if row.name == "as listed")
+    assert listed.per_query["MRR"] == [1 / place for place in places]  # "bm25" does not get its ties in that order
     wrong = cli(*arguments, "--first-stage", "bm52")
     assert wrong.exit_code == 1
     assert "did you mean 'bm25'?" in wrong.stderr

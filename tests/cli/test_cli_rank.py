@@ -14,6 +14,7 @@ from factories import ExampleFactory
 from fakeserver import Body, failure, serving
 from r1ranker.cli.console import turns
 from r1ranker.config import RankerConfig
+from r1ranker.datasets import read_run
 from r1ranker.errors import InputError
 from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.rankers import make_ranker
@@ -370,3 +371,14 @@ def test_both_spellings_of_a_kind_are_taken(cli: Invoke, tiny_folder: Path) -> N
         assert result.exit_code == 0
         assert records(result.stdout)[0]["usage"]["calls"] == 1
         assert RankerConfig.model_validate({"kind": kind}).kind == "first_step"
+
+
+def test_results_can_be_a_trec_run(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
+    assert cli("rank", "--input", tasks_file, "-m", tiny_folder, "--out", "ranked.run", "-k", 2).exit_code == 0
+    run = read_run(Path("ranked.run"))
+    assert sorted(run) == ["q0", "q1", "q2", "q3"]
+    assert all(len(set(documents)) == 2 for documents in run.values())
+    tasks_file.write_text('{"query": "q", "candidates": [{"id": "two words", "text": "a"}, "b"]}\n', encoding="utf-8")
+    result = cli("rank", "--input", tasks_file, "-m", tiny_folder, "--out", "ranked.run")
+    assert (result.exit_code, "document id" in result.stderr) == (1, True)
+    assert len(read_run(Path("ranked.run"))) == 4

@@ -42,6 +42,7 @@ def test_examples_survive_a_file(tmp_path: Path) -> None:
     some = [
         RankingExample("ü", "passage", (Candidate("1", "a\u2028b"), Candidate("2", "a\u2028b")), query="q\n"),
         RankingExample("2", "recommendation", (Candidate("x", "y", "z"),), history=("h",), relevance={"x": 0.5}),
+        RankingExample("3", "passage", (Candidate("x", "y"),), query="q", unlisted={"w": 2.0}),
     ]
     write_examples(tmp_path / "a.jsonl", some)
     assert read_examples(tmp_path / "a.jsonl") == (some, [])

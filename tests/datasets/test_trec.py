@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from math import log2
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import pytest
 
 from r1ranker.datasets import Dataset, load_dataset
 from r1ranker.errors import ConfigError, InputError, MissingExtraError
+from r1ranker.evaluation import per_query
+from r1ranker.evaluation.runs import save_run
 
 CORPUS = {"d1": "one", "d2": "two", "d3": "three", "d4": "four", "blank": " "}
 QUERIES = {"q1": "what is one", "q2": "where is two", "q3": "who is three", "unasked": "not in the run"}
@@ -54,6 +57,7 @@ def test_a_beir_folder_with_a_run(tmp_path: Path) -> None:
     first = data.test[0]
     assert (first.query, first.scenario, first.relevance) == ("what is one", "passage", {"d1": 2.0})
     assert [c.text for c in first.candidates] == ["two", "one", "four"]
+    assert [e.unlisted for e in data.test] == [{"d3": 1.0}, {"d4": 1.0}, {}]
     assert data.notes == (
         "1 judgements with a negative grade count as 0",
         "1 judged queries left out: the run does not have them",
@@ -61,8 +65,31 @@ def test_a_beir_folder_with_a_run(tmp_path: Path) -> None:
         "2 documents dropped from lists: they have no text",
         "1 queries have no relevant candidate: the qrels do not name them",
         "1 queries have no relevant candidate, although they are judged",
-        "2 relevant documents are not among the candidates, out of a ranking's reach",
+        "2 relevant documents are not among the candidates, out of a ranking's reach; nDCG counts them",
     )
+
+
+def test_figures_are_those_of_the_whole_qrels(tmp_path: Path) -> None:
+    """nDCG of q1 by hand: d1 (grade 2) at rank 2; the ideal has d3 (grade 1) too, which the run's first four lack."""
+    data = load_dataset("trec", source=folder(tmp_path), depth=4)
+    found = per_query({e.id: e.ids for e in data.test}, data.test)
+    assert found["nDCG@10"] == pytest.approx([(2 / log2(3)) / (2 + 1 / log2(3)), 0, 0])
+    assert found["MRR"] == [0.5, 0, 0]
+    save_run(tmp_path / "out", "as-run", data.test, {e.id: e.ids for e in data.test})
+    again = load_dataset("trec", source=tmp_path, qrels=tmp_path / "out/qrels.txt", run=tmp_path / "out/as-run.run")
+    assert [e.unlisted for e in again.test] == [e.unlisted for e in data.test]
+
+
+def test_a_run_without_qrels_can_be_ranked(tmp_path: Path) -> None:
+    (folder(tmp_path) / "qrels/test.tsv").unlink()
+    (tmp_path / "qrels/train.tsv").unlink()
+    data = load_dataset("trec", source=tmp_path)
+    assert lists(data) == {"q1": "d2 d1 d4 d3", "q2": "d1", "q3": "d2 d1"}
+    assert not any(e.relevance for e in data.test)
+    assert data.notes[-1] == "there are no qrels: the lists can be ranked, and not measured"
+    (tmp_path / "run.trec").unlink()
+    with pytest.raises(InputError, match="give the option qrels=FILE"):
+        load_dataset("trec", source=tmp_path)
 
 
 def test_the_runs_order_is_told_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from math import log2
 
 import pytest
@@ -46,6 +47,13 @@ def test_graded_gain_is_linear() -> None:
     found = measure({"a": 1, "b": 3}, "abc")
     assert found["nDCG@5"] == pytest.approx((1 + 3 * DISCOUNT[1]) / (3 + 1 * DISCOUNT[1]))
     assert found["Hit@1"] == 1
+
+
+def test_what_no_ranking_reaches_counts_in_the_ideal() -> None:
+    short = replace(example("e", {"b": 1}, "abc"), unlisted={"d": 3.0})
+    found = per_query({"e": ("a", "b", "c")}, [short])
+    assert found["nDCG@5"] == [pytest.approx(DISCOUNT[1] / (3 + DISCOUNT[1]))]
+    assert found["MRR"] == [0.5]
 
 
 def test_tied_grades_may_stand_in_either_order() -> None:

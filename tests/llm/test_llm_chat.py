@@ -128,3 +128,12 @@ def test_prompts_of_two_turns_share_their_first_tokens(chat: ChatEncoder, tiny_t
     one, two = (chat.encode(Prompt("s", f"The same list.\n\n{end}", "<think>")) for end in ("First?", "Second?"))
     same = next(k for k, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
     assert tiny_tokenizer.decode(one[:same]).endswith("The same list.\n\n")
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(tiny_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    body = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    for stamp in ("{{ strftime_now('%d %B %Y') }} ", "{{ date_string if date_string is defined else 'today' }} "):
+        tokenizer.chat_template = stamp + body
+        text = tokenizer.decode(ChatEncoder(tokenizer).encode(Prompt("s", "u")))
+        assert text.startswith(("26 July 2024 s", "26 Jul 2024 s"))

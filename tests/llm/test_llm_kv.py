@@ -224,6 +224,18 @@ def test_trunks_go_in_and_come_out_again() -> None:
             assert torch.equal(out.states[layer, 1, :, length - 1], (v[row, :, int(row == 1)]))
 
 
+def test_of_layers_with_unlike_keys_nothing_is_held() -> None:
+    cache = GrowingCache(2, 1, torch.device("cpu"))
+    keys, values = states(1, 4, 0)
+    cache.update(keys, values, 0)
+    cache.update(keys[..., :2], values[..., :2], 1)
+    cache.record(torch.zeros(1, 4, dtype=torch.long), torch.arange(4)[None])
+    store = PrefixStore(100)
+    store.put("a", [1, 2, 3, 4], cache, 0)
+    assert store.common("a", [1, 2, 3, 4, 5]) == (0, None)
+    assert store.max_tokens == 0
+
+
 def test_preloading_nothing_leaves_the_cache_empty() -> None:
     cache = GrowingCache(LAYERS, 2, torch.device("cpu"))
     preload(cache, [(0, None), (0, None)], room=8)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import FalconConfig, FalconForCausalLM
 
 from r1ranker.errors import AssetError, ConfigError
-from r1ranker.llm.load import load_model, pick_device, pick_dtype
+from r1ranker.llm.attention import share_keys
+from r1ranker.llm.load import _HEADLESS, load_model, pick_device, pick_dtype
 from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.types import Prompt, Request, Sampling
 
@@ -124,8 +126,24 @@ def test_types_and_devices() -> None:
         pick_device("cuda:99")
 
 
-def test_an_encoder_is_refused_for_its_head_would_be_random(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["BertModel", "LlamaForSequenceClassification", "BertForMaskedLM"])
+def test_a_model_without_a_language_head_is_refused_for_that_would_be_random(folder: Path, name: str) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
-    with pytest.raises(AssetError, match=r"model holds an encoder \(BertModel\), which cannot write: choose an LLM"):
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": [name]}))
+    with pytest.raises(AssetError, match=f"model holds a {name}, which has no head to write with: choose a causal LLM"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "Gemma3ForConditionalGeneration", "LlamaForCausalLM"])
+def test_a_name_of_a_language_model_is_none_without_a_head(name: str) -> None:
+    assert _HEADLESS.search(name) is None
+
+
+def test_falcon_attends_in_its_own_way() -> None:
+    """It looks for the name "sdpa" itself, and without it adds a mask of yes and no to its scores."""
+    config = FalconConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=4, attn_implementation="sdpa"
+    )
+    falcon = FalconForCausalLM(config)
+    share_keys(falcon)
+    assert falcon.config._attn_implementation == "sdpa"

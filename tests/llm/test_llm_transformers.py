@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from factories import ExampleFactory
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM
-from r1ranker.llm.transformers import TransformersLLM
+from r1ranker.llm.transformers import TransformersLLM, switch_of_rotations
 from r1ranker.rankers import IRanker
 from r1ranker.rollout import rank_all
 from r1ranker.types import Completion, Prompt, Request, Sampling
@@ -460,3 +464,64 @@ def test_the_tokenizers_end_of_turn_and_the_models_both_stop(
     for end in (tiny_llm.tokenizer.eos_token_id, *own):
         [completion] = writes(llm, "The end", then=end).complete(FREE[:1], Sampling(max_tokens=200))
         assert (completion.text, completion.finish) == ("The end", "stop")
+
+
+def test_threads_that_share_a_model_rank_as_one_after_the_other(tiny_llm: TransformersLLM) -> None:
+    """All rankings that the Python API makes have one session, whose prefix each would write into."""
+    listed = [("Rome", "Paris", "Lima"), ("tea", "bread", "copper"), ("whale", "river", "cat")]
+    asked = [
+        Request(Prompt("You rank.", f"{' '.join(words * n)}: which one?", "<answer>"), words, session="query")
+        for n in range(1, 9)
+        for words in listed
+    ]
+    expected = [fresh(tiny_llm).complete([request], GREEDY)[0].choice_logprobs for request in asked]
+    shared = fresh(tiny_llm)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda request: shared.complete([request], GREEDY)[0].choice_logprobs, asked * 2))
+    for one, other in zip(found, expected * 2, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_lengths_that_rotate_otherwise_are_computed_apart(tiny_tokenizer: Any) -> None:
+    """LongRoPE: above its first length all positions of a batch turn by other factors, also those of short prompts."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 4,
+        "long_factor": [2.0, 3.0, 4.0, 5.0],
+        "original_max_position_embeddings": 100,
+    }
+    config = Phi3Config(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        original_max_position_embeddings=100,
+        initializer_range=0.3,
+        rope_parameters=rope,
+        bos_token_id=None,
+        eos_token_id=tiny_tokenizer.eos_token_id,
+        pad_token_id=tiny_tokenizer.pad_token_id,
+        attn_implementation="sdpa",
+    )
+    assert switch_of_rotations(config) == 100
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        llm = TransformersLLM(Phi3ForCausalLM(config).float().eval(), tiny_tokenizer, name="long")
+    short, long = (Request(Prompt("You rank.", "Rome? " * n, "<answer>"), ("Rome", "Paris")) for n in (2, 60))
+    alone = llm.complete([short], GREEDY)[0].choice_logprobs
+    assert llm.complete([long, short], GREEDY)[1].choice_logprobs == pytest.approx(alone, abs=1e-5)
+    llm.complete([replace(long, session="s")], GREEDY)
+    after = llm.complete([replace(short, session="s")], GREEDY)[0].choice_logprobs
+    assert after == pytest.approx(alone, abs=1e-5)
+
+
+def test_other_models_rotate_in_one_way(tiny_llm: TransformersLLM) -> None:
+    assert switch_of_rotations(tiny_llm.model.config) is None
+    assert (
+        switch_of_rotations(SimpleNamespace(rope_scaling={"type": "longrope"}, original_max_position_embeddings=9)) == 9
+    )
+    assert switch_of_rotations(SimpleNamespace(rope_scaling={"rope_type": "yarn", "factor": 2.0})) is None

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from r1ranker.config import ModelConfig, RankerConfig, RunConfig, parse_config
 from r1ranker.errors import AssetError, ConfigError
-from r1ranker.llm.packing import Pack
+from r1ranker.llm.packing import Pack, decoder_blocks
 from r1ranker.modelfolder import save_ranker
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.trainer import Trainer
@@ -182,3 +182,17 @@ def test_settings_that_do_not_go_together_are_refused(sections: dict[str, Any], 
     with pytest.raises(ConfigError) as error:
         parse_config(sections, "test")
     assert said in str(error.value)
+
+
+def test_the_wrapping_is_in_the_mode_of_what_it_wraps(make_policy: Callable[..., Policy]) -> None:
+    policy = make_policy(**LORA)
+    assert {module.training for module in policy.model.modules()} == {False}  # dropout would make another policy
+
+
+def test_a_decoder_whose_layers_are_not_known_is_told() -> None:
+    class Odd(nn.Module):
+        def get_decoder(self) -> nn.Module:
+            return nn.Linear(1, 1)
+
+    with pytest.raises(ConfigError, match="the layers of a Linear are not known: set "):
+        decoder_blocks(Odd())

@@ -206,6 +206,30 @@ def test_nothing_to_resume_is_an_error(make_trainer: Callable[..., Trainer], tmp
         make_trainer(tmp_path / "new", steps=2).run(resume=True)
 
 
+def test_a_run_does_not_go_on_with_other_examples_or_other_wording(
+    make_trainer: Callable[..., Trainer], examples: list[RankingExample], tmp_path: Path
+) -> None:
+    words = tmp_path / "words.toml"
+    words.write_text('[answer]\nyes = "yes"\n', encoding="utf-8")
+    settings = {"ranker": {"templates": str(words)}}
+    make_trainer(tmp_path / "run", steps=2, **settings).run()
+    other = make_trainer(tmp_path / "run", steps=3, **settings)
+    other.examples = examples[1:]
+    with pytest.raises(CheckpointError, match="run: the training examples are others than when the run began"):
+        other.run(resume=True)
+    words.write_text('[answer]\nyes = "aye"\n', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="run: the templates are others than when the run began"):
+        make_trainer(tmp_path / "run", steps=3, **settings).run(resume=True)
+    words.write_text('[answer]\nyes = "yes"\n', encoding="utf-8")
+    assert len(make_trainer(tmp_path / "run", steps=3, **settings).run(resume=True)) == 3
+
+
+def test_a_run_is_not_resumed_to_fewer_steps_than_it_has(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    make_trainer(tmp_path, steps=3).run()
+    with pytest.raises(CheckpointError, match=r"has 3 steps, and train\.steps is 2: resume with as many or more"):
+        make_trainer(tmp_path, steps=2).run(resume=True)
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [

@@ -1,6 +1,6 @@
 """Rankers that need no LLM; every report shows them beside the ones that do."""
 
-from r1ranker.baselines.base import Baseline
+from r1ranker.baselines.base import AsListed, Baseline
 from r1ranker.baselines.bm25 import BM25
 from r1ranker.baselines.first_stage import presort, presort_dataset
 from r1ranker.baselines.popularity import Popularity
@@ -10,6 +10,7 @@ from r1ranker.baselines.registry import BASELINES, BaselineInfo, baseline_names,
 __all__ = [
     "BASELINES",
     "BM25",
+    "AsListed",
     "Baseline",
     "BaselineInfo",
     "Popularity",

@@ -52,6 +52,21 @@ class Baseline:
         return Trace(example.id, self.order(_unordered(example) if example.presorted else example))
 
 
+class AsListed(Baseline):
+    """The order in which a list was handed over: what a first stage ranked, where it is in its order."""
+
+    name = "as listed"
+
+    def order(self, example: RankingExample) -> tuple[str, ...]:
+        """The candidates as they stand."""
+        return example.ids
+
+    def rank(self, example: RankingExample) -> Ranking:
+        """Ask nothing; also of a list in a first stage's order."""
+        yield from ()
+        return Trace(example.id, example.ids)
+
+
 def by_score(example: RankingExample, scores: Sequence[float]) -> tuple[str, ...]:
     """Candidate ids by falling score, given in listed order; ties keep their listed order."""
     order = sorted(range(len(scores)), key=lambda i: -scores[i])  # sorted() is stable

@@ -39,8 +39,8 @@ def expected_measures(example: RankingExample) -> dict[str, float]:
     n, positives = len(grades), sum(g > 0 for g in grades)
     return {
         "MRR": _reciprocal_rank(n, positives),
-        "nDCG@5": _ndcg(grades, 5),
-        "nDCG@10": _ndcg(grades, 10),
+        "nDCG@5": _ndcg(grades, list(example.unlisted.values()), 5),
+        "nDCG@10": _ndcg(grades, list(example.unlisted.values()), 10),
         "Hit@1": _hit(n, positives, 1),
         "Hit@5": _hit(n, positives, 5),
     }
@@ -60,9 +60,9 @@ def _hit(n: int, positives: int, k: int) -> float:
     return 1.0 - comb(n - positives, k) / comb(n, k)
 
 
-def _ndcg(grades: list[float], k: int) -> float:
-    """By linearity every rank has the mean grade as its expected gain."""
-    ideal = _dcg(sorted(grades, reverse=True)[:k])
+def _ndcg(grades: list[float], unlisted: list[float], k: int) -> float:
+    """By linearity every rank has the mean grade as its expected gain. 0 without a relevant candidate."""
+    ideal = _dcg(sorted([*grades, *unlisted], reverse=True)[:k])
     mean = sum(grades) / len(grades)
     return _dcg([mean] * min(k, len(grades))) / ideal if ideal else 0.0
 

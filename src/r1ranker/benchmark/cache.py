@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def chunk_key(identity: Mapping[str, Any], seed: int, examples: Sequence[Ranking
 
     Relevance is no part of it, so grades can be corrected without asking again.
     """
-    lists = [example_to_dict(e) | {"relevance": None, "group": None} for e in examples]
+    lists = [example_to_dict(replace(e, unlisted={})) | {"relevance": None, "group": None} for e in examples]
     return digest([dict(identity), seed, lists])
 
 

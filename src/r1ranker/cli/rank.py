@@ -29,6 +29,7 @@ EPILOG = options.examples(
     'r1ranker rank -m runs/demo/model --history "Heat (1995)" --doc "Babe (1995)" --doc "Casino (1995)" --trace',
     'r1ranker rank --history "Alien (1979)" --history "Heat (1995)" --doc "Aliens (1986)" --doc "Babe (1995)"',
     "r1ranker rank --input tasks.jsonl --out ranked.jsonl --model runs/demo/model",
+    "r1ranker rank --input tasks.jsonl --out ranked.run",
     """A line of tasks.jsonl: {"id": "q1", "query": "who wrote Emma?", "candidates": ["Jane Austen", "A town"]}""",
 )
 
@@ -86,7 +87,7 @@ def rank(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Write the results here, as JSON lines."),
+        typer.Option("--out", metavar="FILE", help="Write the results here, as JSON lines, or as a TREC run (*.run)."),
     ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show each exclusion, and why.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
@@ -97,11 +98,16 @@ def rank(
     What you leave out stays as the model was trained. Exit code 2: some lists could not be ranked; 1: none could.
     """
     told = {"presorted": presorted, "scenario": scenario.value if scenario else None, "item_type": item_type}
+    from r1ranker.datasets.trec_files import run_lines
+
     examples, bad = _read(query, history or [], doc or [], tasks, told)
     for line in bad:
         say(str(line))
     if not examples:
         raise InputError(f"{tasks} holds no list that can be ranked")
+    if _is_run(out):
+        for example in examples:  # what cannot stand in a run is told before anything long begins
+            run_lines(example.id, example.ids)
     with _sink(out, tasks) as file:
         settings = options.given(
             kind=kind,
@@ -155,6 +161,7 @@ def _rank(
 ) -> tuple[int, int]:
     """Rank and write each result at once; returns how many were ranked, and how many could not be."""
     from r1ranker.cli.ranktrace import record, show
+    from r1ranker.datasets.trec_files import run_lines
 
     done = cut = short = 0
     errors: list[InputError] = []
@@ -180,7 +187,8 @@ def _rank(
             sharpness = reranker.config.sharpness if trace else None
             line = json.dumps(record(result, sharpness), ensure_ascii=False)
             if file is not None:
-                print(line, file=file, flush=True)
+                text = run_lines(result.example.id, [r.id for r in result]) if _is_run(out) else f"{line}\n"
+                print(text, end="", file=file, flush=True)
             if as_json or file is None:
                 bar.print(line if as_json else show(result, sharpness, alone=alone))
     for text in notes_of(llm):
@@ -232,6 +240,10 @@ def _read_stdin() -> tuple[list[RankingExample], list[BadLine]]:
         except InputError as error:
             raise InputError(str(error).replace(str(path), "stdin")) from error
     return examples, [replace(line, file="stdin") for line in bad]
+
+
+def _is_run(out: Path | None) -> bool:
+    return out is not None and out.suffix in (".run", ".trec")
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 One object a line:
 
     {id?, scenario?, query | history | context, candidates: [text | {id?, text, name?}],
-     relevance?: {id: grade}, group?, item_type?, presorted?}
+     relevance?: {id: grade}, group?, item_type?, presorted?, unlisted?: {id: grade}}
 
 `context` is another word for either: a text is a query, a list of texts a history. Both together are what a user
 chose and asks for now. `presorted` is true where the
-candidates stand in the order of an earlier ranking, best first.
+candidates stand in the order of an earlier ranking, best first; `unlisted` are relevant documents that it missed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ from r1ranker.errors import InputError
 from r1ranker.files import open_text, write_atomic
 from r1ranker.types import Candidate, RankingExample, Scenario
 
-_KEYS = ("id", "scenario", "query", "history", "context", "candidates", "relevance", "group", "item_type", "presorted")
+_KEYS = (
+    "id",
+    "scenario",
+    "query",
+    "history",
+    "context",
+    "candidates",
+    "relevance",
+    "group",
+    "item_type",
+    "presorted",
+    "unlisted",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,8 @@ def example_to_dict(example: RankingExample) -> dict[str, Any]:
     row["candidates"] = candidates
     if example.relevance:
         row["relevance"] = {key: float(grade) for key, grade in example.relevance.items()}
+    if example.unlisted:
+        row["unlisted"] = {key: float(grade) for key, grade in example.unlisted.items()}
     return row
 
 
@@ -112,7 +126,8 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
         candidates=tuple(_candidate(item, place) for place, item in enumerate(listed, 1)),
         query=query,
         history=history,
-        relevance=_relevance(_given(row, "relevance", {})),
+        relevance=_grades("relevance", _given(row, "relevance", {})),
+        unlisted=_grades("unlisted", _given(row, "unlisted", {})),
         group=_name(row, "group", ""),
         item_type=_name(row, "item_type", ""),
         presorted=presorted,
@@ -169,16 +184,16 @@ def _name(row: dict[str, Any], key: str, default: str) -> str:
     return str(value)
 
 
-def _relevance(value: Any) -> dict[str, float]:
+def _grades(name: str, value: Any) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise InputError(f"'relevance' must be an object from candidate ids to grades, not {_kind(value)}")
+        raise InputError(f"'{name}' must be an object from candidate ids to grades, not {_kind(value)}")
     for key, grade in value.items():
         if isinstance(grade, bool) or not isinstance(grade, (int, float)):
             raise InputError(f"the grade of '{key}' must be a number, not {_kind(grade)}")
     try:
         return {key: float(grade) for key, grade in value.items()}
     except OverflowError as error:
-        raise InputError("'relevance' holds a grade that is too large for a number") from error
+        raise InputError(f"'{name}' holds a grade that is too large for a number") from error
 
 
 def _kind(value: Any) -> str:

@@ -59,7 +59,7 @@ def build_trec(
 
     corpus, queries, qrels, run: the files; those that are not named are looked for in `folder` under BEIR's
         names, a run as run.trec, *.run or *.trec. Without a run the judged documents, shuffled, are the
-        candidates.
+        candidates; without qrels a run can be ranked and not measured.
     ir_dataset: instead of files, an id of the ir_datasets package, such as "beir/scifact/test"; without `run`,
         its own first-stage scores are the run where it has them.
     depth: the first so many documents of a query are its candidates, in the run's order.
@@ -136,13 +136,17 @@ def _examples(
                 relevance=relevance,
                 group=group,
                 item_type="passage",
+                unlisted={key: grade for key, grade in relevant.items() if key not in relevance},
             )
         )
     note(notes, without_text, "documents dropped from lists: they have no text")
     note(notes, len(asked) - len(examples), "queries dropped: none of their documents has a text")
-    note(notes, unknown, "queries have no relevant candidate: the qrels do not name them")
+    if source.grades:
+        note(notes, unknown, "queries have no relevant candidate: the qrels do not name them")
+    else:
+        notes.append("there are no qrels: the lists can be ranked, and not measured")
     note(notes, missed, "queries have no relevant candidate, although they are judged")
-    note(notes, lost, "relevant documents are not among the candidates, out of a ranking's reach")
+    note(notes, lost, "relevant documents are not among the candidates, out of a ranking's reach; nDCG counts them")
     flat = sum(bool(e.relevance) and len({e.grade(i) for i in e.ids}) == 1 for e in examples)
     note(notes, flat, "queries on which any order is perfect: all candidates have the same grade")
     return examples
@@ -159,13 +163,13 @@ def _judged(grades: Mapping[str, Mapping[str, float]], seed: int) -> dict[str, l
 def _from_files(folder: Path | None, files: Mapping[str, Path | str | None], name: str) -> JudgedCollection:
     paths = {role: Path(path) if path else _find(folder, role) for role, path in files.items()}
     corpus, queries, qrels, run = paths["corpus"], paths["queries"], paths["qrels"], paths["run"]
-    if corpus is None or queries is None or qrels is None:
+    if corpus is None or queries is None or (qrels is None and run is None):
         role = next(role for role, path in paths.items() if path is None)
         where = f"{folder} holds no {' or '.join(_PATTERNS[role][:2])}" if folder else "there is no source"
         raise InputError(f"data set '{name}': {where}: give the option {role}=FILE")
     return JudgedCollection(
         read_texts(queries),
-        read_qrels(qrels),
+        {} if qrels is None else read_qrels(qrels),
         None if run is None else read_run(run),
         lambda wanted: read_texts(corpus, wanted),
     )

@@ -86,20 +86,24 @@ def write_run(path: Path, rankings: Mapping[str, Sequence[str]], tag: str = "r1r
     The scores count down to 1, so no two of a query tie, in 32 bits neither. Raises InputError for an id
     or a tag that is empty or holds white space, or a document that stands twice.
     """
+    write_atomic(path, "".join(run_lines(query, documents, tag) for query, documents in rankings.items()))
+
+
+def run_lines(query: str, documents: Sequence[str], tag: str = "r1ranker") -> str:
+    """A query's lines of a run, as `write_run` writes them. Raises InputError as it does."""
     _require_word("tag", tag)
+    _require_word("query id", query)
+    if len(set(documents)) < len(documents):
+        raise InputError(f"the ranking of query '{query}' lists a document twice: rank each once")
     rows = []
-    for query, documents in rankings.items():
-        _require_word("query id", query)
-        if len(set(documents)) < len(documents):
-            raise InputError(f"the ranking of query '{query}' lists a document twice: rank each once")
-        for rank, document in enumerate(documents, 1):
-            _require_word("document id", document)
-            rows.append(f"{query} Q0 {document} {rank} {len(documents) - rank + 1} {tag}\n")
-    write_atomic(path, "".join(rows))
+    for rank, document in enumerate(documents, 1):
+        _require_word("document id", document)
+        rows.append(f"{query} Q0 {document} {rank} {len(documents) - rank + 1} {tag}\n")
+    return "".join(rows)
 
 
 def write_qrels(path: Path, examples: Iterable[RankingExample]) -> None:
-    """Write each example's grades as TREC qrels: a line for every candidate, grade 0 too.
+    """Write each example's grades as TREC qrels: a line for every candidate, grade 0 too, and for what is unlisted.
 
     trec_eval takes whole grades alone. An example with other ones gets all of its grades times 1,000,
     rounded, which no measure here notices: nDCG's gain is linear. Raises InputError as `write_run` does.
@@ -107,10 +111,11 @@ def write_qrels(path: Path, examples: Iterable[RankingExample]) -> None:
     rows = []
     for example in examples:
         _require_word("example id", example.id)
-        scale = 1 if all(float(grade).is_integer() for grade in example.relevance.values()) else 1000
-        for key in example.ids:
+        grades = (*example.relevance.values(), *example.unlisted.values())
+        scale = 1 if all(float(grade).is_integer() for grade in grades) else 1000
+        for key in (*example.ids, *example.unlisted):
             _require_word("candidate id", key)
-            grade = example.grade(key)
+            grade = example.unlisted.get(key, example.grade(key))
             rows.append(f"{example.id} 0 {key} {max(1, round(grade * scale)) if grade > 0 else 0}\n")
     write_atomic(path, "".join(rows))
 

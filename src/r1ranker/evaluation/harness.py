@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from r1ranker.baselines import BM25, Baseline, Popularity, expected_measures
+from r1ranker.baselines import BM25, AsListed, Baseline, Popularity, expected_measures
 from r1ranker.evaluation.measures import MEASURES
 from r1ranker.evaluation.rows import Row, make_row, row_of_scores
 from r1ranker.llm.base import LLM
@@ -54,12 +54,17 @@ def baseline_rows(
     base: Row | None = None,
     seed: int = 0,
 ) -> Iterator[Row]:
-    """Random, popularity (for routing: the label prior; left out where there are no counts) and BM25."""
+    """Random, popularity (for routing: the label prior; left out where there are no counts) and BM25.
+
+    Where all lists are in the order of a first stage, that order too.
+    """
     yield random_row(dataset, examples, base=base, seed=seed)
     baselines: list[Baseline] = [BM25()]
     if popularity:
         name = "label prior" if examples[0].scenario == "routing" else "popularity"
         baselines.insert(0, Popularity(popularity, name=name))
+    if all(example.presorted for example in examples):
+        baselines.insert(0, AsListed())
     for baseline in baselines:
         begin = time.perf_counter()
         traces = rank_all(baseline, examples)

@@ -16,8 +16,9 @@ def per_query(rankings: Mapping[str, Sequence[str]], examples: Sequence[RankingE
     """Each measure's value (0 to 1) for every example, in the order of `examples`.
 
     rankings: example id -> all its candidate ids, best first.
-    A grade above 0 is relevant to MRR and Hit@k; nDCG has linear gain and a log2(rank + 1) discount. An
-    example without any relevant candidate scores 0 in everything: count them with `without_relevant`.
+    A grade above 0 is relevant to MRR and Hit@k; nDCG has linear gain and a log2(rank + 1) discount, and its ideal
+    ranking has the `unlisted` documents too, as trec_eval's has by the whole qrels.
+    An example without any relevant candidate scores 0 in everything: count them with `without_relevant`.
 
     Raises InputError for examples that share an id, or a ranking that is missing or does not hold each
     of its example's candidates exactly once; MissingExtraError without ir_measures.
@@ -37,8 +38,9 @@ def per_query(rankings: Mapping[str, Sequence[str]], examples: Sequence[RankingE
         query, ids = f"q{number}", example.ids
         doc = {candidate: f"d{index}" for index, candidate in enumerate(ids)}
         ranking = _checked(rankings, example)
-        grades = _whole_grades([example.grade(i) for i in ids])
-        qrels += [Qrel(query, doc[i], grade) for i, grade in zip(ids, grades, strict=True)]
+        doc |= {f"unlisted {key}": f"u{index}" for index, key in enumerate(example.unlisted)}
+        grades = _whole_grades([*(example.grade(i) for i in ids), *example.unlisted.values()])
+        qrels += [Qrel(query, known, grade) for known, grade in zip(doc.values(), grades, strict=True)]
         # Strictly decreasing scores: a tie would be broken by document id.
         run += [ScoredDoc(query, doc[i], float(len(ids) - rank)) for rank, i in enumerate(ranking)]
 

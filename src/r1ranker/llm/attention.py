@@ -64,6 +64,8 @@ def share_keys(model: nn.Module) -> None:
     """Let a model that attends by SDPA do it as above."""
     AttentionInterface.register(NAME, grouped_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    config = causal_lm(model).config
-    if config._attn_implementation == "sdpa":
+    lm = causal_lm(model)
+    config = lm.config
+    # Falcon and a few older ones look at the name themselves, and would go another way.
+    if config._attn_implementation == "sdpa" and getattr(lm, "_supports_attention_backend", False):
         config._attn_implementation = NAME

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,9 @@ from jinja2 import TemplateError
 from r1ranker.llm.constrained import LINE_END
 from r1ranker.types import Prompt
 
+_DAY = date(2024, 7, 26)
+"""What a template that writes the day's date is told: a prompt must be the same tomorrow."""
+_NOW = re.compile(r"""strftime_now\((["'])(.*?)\1\)""")
 _SYSTEM, _USER = "R1RANKERSYSTEMSLOT", "R1RANKERUSERSLOT"
 _OPEN_THOUGHT = re.compile(r"<think>\s*\Z")
 KEPT_CHARACTERS = 500
@@ -79,7 +83,16 @@ class ChatEncoder:
         return parts[0], parts[1], parts[2]
 
     def _render(self, messages: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        given = self.tokenizer.chat_template
+        template = _NOW.sub(lambda now: repr(_DAY.strftime(now[2])), given) if isinstance(given, str) else None
+        text = self.tokenizer.apply_chat_template(
+            messages,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=_DAY.strftime("%d %b %Y"),
+        )
+        return str(text)
 
 
 def _controls(tokenizer: Any) -> re.Pattern[str] | None:

@@ -137,8 +137,12 @@ class PrefixStore:
     def put(self, session: str, trunk: Sequence[int], cache: GrowingCache, row: int) -> None:
         """Hold a row's trunk in place of the session's last one, which stays where there is no room for a longer one.
 
-        Only what is new is copied, unless the trunk has outgrown its room and needs a new one.
+        Only what is new is copied, unless the trunk has outgrown its room and needs a new one. Nothing is held of a
+        model whose layers keep keys and values of several shapes, or some none.
         """
+        if len({shape for layer in cache.growing for shape in _shapes(layer)}) > 1:
+            self.max_tokens = 0
+            return
         own = self._held.get(session)
         if own is not None and len(trunk) <= own.room:
             self._held[session] = _copy_trunk(cache, row, trunk, own.states, _common(own.tokens, trunk))
@@ -169,6 +173,12 @@ class PrefixStore:
         self._held.clear()
         self._used.clear()
         self._tokens = 0
+
+
+def _shapes(layer: Any) -> tuple[Any, Any]:
+    """Of a layer's keys and values; None for those of a layer that reads another one's."""
+    both = (getattr(layer, "keys", None), getattr(layer, "values", None))
+    return tuple(None if states is None else tuple(states.shape) for states in both)  # type: ignore[return-value]
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

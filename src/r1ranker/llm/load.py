@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def pick_device(device: str = "auto") -> torch.device:
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool((probe and probe()) or (amx and amx()))
@@ -67,7 +69,7 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
     if not (folder / "config.json").exists():
         raise AssetError(f"{folder} holds no model: there is no config.json and no {ADAPTER_CONFIG} in it")
     if encoder := _encoder(folder / "config.json"):
-        raise AssetError(f"{folder} holds an encoder ({encoder}), which cannot write: choose an LLM")
+        raise AssetError(f"{folder} holds a {encoder}, which has no head to write with: choose a causal LLM")
     where = pick_device(device)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
@@ -83,13 +85,24 @@ def load_model(path: str | Path, *, device: str = "auto", dtype: str = "auto") -
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise AssetError(f"{folder}: the model cannot be loaded ({reason})") from error
-    if other := other_layers(model.get_decoder().config):
+    decoder = model.get_decoder()
+    if getattr(decoder, "config", None) is None or getattr(decoder.config, "is_encoder_decoder", False):
+        raise AssetError(f"{folder}: a {type(model).__name__} is not read by one decoder alone: choose a causal LLM")
+    if getattr(decoder.config, "alibi", False):
+        raise AssetError(f"{folder}: a model that tells positions by ALiBi is not supported: choose another")
+    if other := other_layers(decoder.config):
         raise AssetError(
             f"{folder}: a model with layers of {', '.join(other)} reads a text only as a whole, and here prompts share "
             "their beginnings: serve it by vLLM or another server, and rank with openai:MODEL@URL"
         )
     model.to(where).eval()
     return model, tokenizer
+
+
+_HEADLESS = re.compile(
+    r"(?<!Head)Model$|For(?:SequenceClassification|TokenClassification|MaskedLM|QuestionAnswering|MultipleChoice|"
+    r"NextSentencePrediction|PreTraining)$"
+)
 
 
 def _encoder(config: Path) -> str:
@@ -99,7 +112,7 @@ def _encoder(config: Path) -> str:
         names = [str(name) for name in written.get("architectures") or ()]
     except (OSError, ValueError, AttributeError, TypeError):
         return ""  # transformers says what is wrong with it
-    return next((name for name in names if name.endswith("Model") and not name.endswith("HeadModel")), "")
+    return next((name for name in names if _HEADLESS.search(name)), "")
 
 
 def adapter_base(adapter: Path) -> Path:

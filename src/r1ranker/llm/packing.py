@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from r1ranker.errors import ConfigError
 from r1ranker.llm.blocks import Blocks, cut_blocks
 from r1ranker.llm.sliding import layer_masks
 from r1ranker.llm.tied import Lookup
@@ -143,6 +144,17 @@ def causal_lm(model: nn.Module) -> Any:
     """The causal LM itself, under PEFT's wrapping where there is one."""
     inner = getattr(model, "get_base_model", None)
     return inner() if inner is not None else model
+
+
+def decoder_blocks(model: nn.Module) -> nn.ModuleList:
+    """The layers of the decoder, lowest first. Raises ConfigError for a model that calls them neither layers nor h."""
+    decoder = causal_lm(model).get_decoder()
+    for name in ("layers", "h"):
+        if isinstance(blocks := getattr(decoder, name, None), nn.ModuleList):
+            return blocks
+    raise ConfigError(
+        f"the layers of a {type(decoder).__name__} are not known: set model.frozen_layers and model.lora_rank to 0"
+    )
 
 
 def _cache_argument(backbone: Any) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -52,6 +53,7 @@ class TransformersLLM:
         prefix_tokens: int = 65536,
         autocast: bool = False,
     ) -> None:
+        self._lock = threading.RLock()  # two threads would write into the same kept prefixes
         share_keys(model)
         use_onednn(model)
         fuse_norms(model)
@@ -62,9 +64,11 @@ class TransformersLLM:
         own = (p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
         self.parameters: int | None = sum(own)  # an adapter makes no larger model: it is merged into it
         self.batch_tokens = batch_tokens
-        self.prefixes = PrefixStore(prefix_tokens)
         self.autocast = autocast
         config = causal_lm(model).get_decoder().config  # a model that sees, too, keeps its language model's apart
+        self._turns_at = switch_of_rotations(config)
+        # Keys that were rotated in a long prompt are of no use in a short one.
+        self.prefixes = PrefixStore(0 if self._turns_at else prefix_tokens)
         self.context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self._layers = int(config.num_hidden_layers)
         self._stops = _stop_ids(model, tokenizer)
@@ -85,8 +89,9 @@ class TransformersLLM:
 
     def weights_changed(self) -> None:
         """Drop every kept prefix, and what was laid out of the weights: they are others now."""
-        self.prefixes.clear()
-        forget_packed(self.model)
+        with self._lock:
+            self.prefixes.clear()
+            forget_packed(self.model)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a user's text."""
@@ -112,9 +117,13 @@ class TransformersLLM:
         end = self.chat.encode_wording(LINE_END) if request.listed else self._end(request)
         return [self.chat.encode_text(answer) + end for answer in request.answers]
 
-    @torch.inference_mode()
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `LLM.complete`. Raises InputError for a prompt that is longer than the model's context."""
+        """See `LLM.complete`; threads wait for each other. Raises InputError for a prompt longer than the context."""
+        with self._lock:
+            return self._complete(requests, sampling)
+
+    @torch.inference_mode()
+    def _complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         begin = time.perf_counter()
         generator = torch.Generator().manual_seed(sampling.seed)
         groups = self._groups(requests)
@@ -175,8 +184,17 @@ class TransformersLLM:
                 )
 
     def _batches(self, groups: Sequence[Group], sampling: Sampling) -> list[list[Group]]:
-        sizes = [group.size(sampling) for group in groups]
-        return batches(groups, [self._new(group) for group in groups], sizes, self.batch_tokens)
+        sides: list[list[Group]] = [[], []]
+        for group in groups:
+            longest = len(group.trunk) + group.room(sampling)
+            sides[self._turns_at is not None and longest > self._turns_at].append(group)
+        return [
+            batch
+            for side in filter(None, sides)
+            for batch in batches(
+                side, [self._new(group) for group in side], [g.size(sampling) for g in side], self.batch_tokens
+            )
+        ]
 
     def _new(self, group: Group) -> int:
         """How many of a prompt's tokens are not held."""
@@ -294,3 +312,13 @@ def _stop_ids(model: nn.Module, tokenizer: Any) -> frozenset[int]:
     eos = getattr(generation, "eos_token_id", None)
     ids = list(eos) if isinstance(eos, list | tuple) else [eos]
     return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
+
+
+def switch_of_rotations(config: Any) -> int | None:
+    """The length above which all positions are rotated by other factors (LongRoPE, Ding et al. 2024, arXiv 2402.13753);
+    None for a model that has one set of them."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type")) != "longrope":
+        return None
+    length = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return None if length is None else int(length)

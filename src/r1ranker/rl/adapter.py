@@ -12,7 +12,7 @@ from r1ranker.config import ModelConfig
 from r1ranker.errors import AssetError, ConfigError, MissingExtraError
 from r1ranker.llm.load import adapter_base
 from r1ranker.llm.lora import ADAPTER_WEIGHTS, read_lora
-from r1ranker.llm.packing import causal_lm
+from r1ranker.llm.packing import decoder_blocks
 
 
 def with_lora(model: nn.Module, config: ModelConfig, seed: int = 0) -> nn.Module:
@@ -25,13 +25,15 @@ def with_lora(model: nn.Module, config: ModelConfig, seed: int = 0) -> nn.Module
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise MissingExtraError("model.lora_rank > 0", "peft", "lora") from error
-    blocks = causal_lm(model).get_decoder().layers
+    blocks = decoder_blocks(model)
     if config.frozen_layers >= len(blocks):
         raise ConfigError(
             f"model.frozen_layers = {config.frozen_layers}, but the model has {len(blocks)} layers: leave some to train"
         )
     # "all-linear" cannot be limited to some layers: name the modules.
     linear = {name.rpartition(".")[2] for name, part in blocks.named_modules() if isinstance(part, nn.Linear)}
+    if not linear:
+        raise ConfigError("model.lora_rank > 0, but no part of the model's layers is one that LoRA knows: set it to 0")
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
@@ -43,7 +45,7 @@ def with_lora(model: nn.Module, config: ModelConfig, seed: int = 0) -> nn.Module
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         wrapped: nn.Module = get_peft_model(model, lora)
-    return wrapped
+    return wrapped.train(model.training)  # the wrapping alone would have another mode than what it wraps
 
 
 def find_adapter(adapter: str) -> Path:

@@ -98,6 +98,11 @@ def load_same_run(path: Path, config: RunConfig, *, part: str = "") -> Checkpoin
             f"{path}: train.steps and train.decay_steps were {ends[0][0]} and {ends[0][1]} and are now {ends[1][0]} "
             f"and {ends[1][1]}, and the learning rate has begun to fall by one of them: resume with what they were"
         )
+    if not part and checkpoint.step > config.train.steps:
+        raise CheckpointError(
+            f"{path} has {checkpoint.step} steps, and train.steps is {config.train.steps}: resume with as many or "
+            "more, or train into another folder"
+        )
     return checkpoint
 
 

@@ -14,7 +14,7 @@ from r1ranker.config import ModelConfig
 from r1ranker.errors import ConfigError
 from r1ranker.llm.load import fast_bfloat16, load_model
 from r1ranker.llm.logprobs import branch_scores, token_logprobs
-from r1ranker.llm.packing import Pack, PackedBatch, causal_lm, collate, packed_hidden
+from r1ranker.llm.packing import Pack, PackedBatch, causal_lm, collate, decoder_blocks, packed_hidden
 from r1ranker.llm.tied import look_up
 from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.llm.tree import TreeBatch, collate_trees
@@ -28,8 +28,7 @@ def freeze_lower(model: nn.Module, layers: int) -> None:
     """
     if layers == 0:
         return
-    lm = causal_lm(model)
-    blocks = lm.get_decoder().layers
+    lm, blocks = causal_lm(model), decoder_blocks(model)
     if layers >= len(blocks):
         raise ConfigError(
             f"model.frozen_layers = {layers}, but the model has {len(blocks)} layers: leave some to train"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -9,7 +11,9 @@ from pathlib import Path
 
 from r1ranker.checkpoint import complete_checkpoints
 from r1ranker.config import RunConfig, dump_config
+from r1ranker.datasets import example_to_dict
 from r1ranker.errors import CheckpointError, ConfigError
+from r1ranker.files import sha256, write_atomic
 from r1ranker.fit import fit
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rl.all_actions import AllActions
@@ -22,6 +26,8 @@ from r1ranker.rl.trajectories import Trajectories
 from r1ranker.rl.warmup import WARMUP, warmup_learner, warmup_settings
 from r1ranker.types import RankingExample
 
+INPUTS = "inputs.json"
+"""What a run learns from: digests of its examples and of its wording."""
 Show = Callable[[str, int], AbstractContextManager[OnStep]]
 
 
@@ -187,8 +193,26 @@ class Trainer:
                     f"{self.folder / 'checkpoints'} holds no checkpoint to resume: train without --resume"
                 )
             self._restore(warm, found)
+        self._check_inputs(resume)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.json").write_text(dump_config(self.config), encoding="utf-8")
+
+    def _check_inputs(self, resume: bool) -> None:
+        """Whether the files that the recipe names hold what they held when the run began."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            digest.update(json.dumps(example_to_dict(example), sort_keys=True).encode() + b"\n")
+        templates = self.config.ranker.templates
+        now = {"training examples": digest.hexdigest(), "templates": sha256(Path(templates)) if templates else ""}
+        path = self.folder / INPUTS
+        if resume and path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if odd := [what for what, value in now.items() if before.get(what, value) != value]:
+                raise CheckpointError(
+                    f"{self.folder}: the {odd[0]} are others than when the run began, and a run that goes on must have "
+                    "the same: put them back, or train into another folder"
+                )
+        write_atomic(path, json.dumps(now, indent=1) + "\n")
 
     def _restore(self, warm: Sequence[Path], found: Sequence[Path]) -> None:
         """The warm-up first, also where it is over: what RL keeps of the model it began with is in no other place."""
