@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -55,6 +56,16 @@ def test_the_first_step_ranks_by_how_unlikely_exclusion_is(
     [turn] = trace.turns
     assert (turn.remaining, turn.excluded, trace.eliminated) == (("c1", "c2", "c3", "c4"), None, ())
     assert turn.parsed == ParsedAnswer("exact", ranking)
+
+
+def test_what_a_candidate_scored_is_told(make_example: ExampleFactory) -> None:
+    trace = scored(FirstStep(), make_example(3), (-2.0, -0.5, -1.0))
+    assert trace.scores == {"c1": 2.0, "c2": 0.5, "c3": 1.0}
+    assert list(trace.ranking) == sorted(trace.scores, key=lambda i: -trace.scores[i])
+    sorted_list = replace(make_example(3), presorted=True)
+    fused = scored(FirstStep(fusion=0.5), sorted_list, (-2.0, -0.5, -1.0))  # -log(place) - 0.5 * log-prob
+    assert fused.scores == pytest.approx({"c1": 1.0, "c2": -math.log(2) + 0.25, "c3": -math.log(3) + 0.5})
+    assert list(fused.ranking) == sorted(fused.scores, key=lambda i: -fused.scores[i])
 
 
 def test_equal_scores_keep_the_listed_order_not_that_of_the_ids(make_example: ExampleFactory) -> None:

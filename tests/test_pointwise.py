@@ -110,6 +110,7 @@ def test_the_log_odds_of_yes_decide(make_example: ExampleFactory) -> None:
     assert [t.remaining for t in trace.turns] == [("c1",), ("c2",), ("c3",), ("c4",)]
     assert [t.parsed for t in trace.turns] == [ParsedAnswer("exact", (i,)) for i in ("c1", "c2", "c3", "c4")]
     assert (trace.eliminated, trace.cut_short, trace.usage.calls) == ((), False, 4)
+    assert trace.scores == {"c1": 1.0, "c2": -0.5, "c3": 2.0, "c4": -3.0}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_only_one_candidate_must_fit(make_example: ExampleFactory) -> None:
     example = replace(
         make_example(1), candidates=tuple(Candidate(f"c{k}", f"film {k}" + " word" * 30) for k in range(50))
     )
-    llm = ScriptedLLM(lambda _: "yes", context_tokens=INSTRUCTIONS + LABEL_TOKENS + 60)
+    llm = ScriptedLLM(lambda _: "yes", context_tokens=INSTRUCTIONS + LABEL_TOKENS + 80)
     [trace] = rank_all(Pointwise(), [example], llm, Sampling(max_tokens=999))
     assert (trace.ranking, trace.truncated) == (example.ids, 0)
     with pytest.raises(InputError, match="its 50 candidates do not fit"):
@@ -191,6 +192,7 @@ def test_what_is_not_judged_follows_as_listed(make_example: ExampleFactory) -> N
     trace = judged(make_example(5), (-3.0, 0.0), (-1.0, 0.0), (-2.0, 0.0))
     assert trace.ranking == ("c2", "c3", "c1", "c4", "c5")
     assert (trace.cut_short, len(trace.turns)) == (True, 3)
+    assert trace.scores == {"c1": -3.0, "c2": -1.0, "c3": -2.0}
     assert judged(make_example(3)) == Trace("e1", ("c1", "c2", "c3"), cut_short=True)
 
 

@@ -13,6 +13,7 @@ from r1ranker import Reranker
 from r1ranker.config import RankerConfig
 from r1ranker.errors import InputError
 from r1ranker.llm.base import ScriptedLLM
+from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.modelfolder import RANKER
 from r1ranker.reranker import locate, make_example
 from r1ranker.types import Candidate, RankingExample
@@ -71,6 +72,19 @@ def test_a_batch_takes_what_lines_of_a_file_hold() -> None:
     assert [sorted(document.id for document in result) for result in results] == [["1", "2"], ["0", "1"], ["2", "k"]]
     with pytest.raises(InputError, match="'candidates' must be a list"):
         reranker.rank_batch([{"query": "q"}])
+
+
+@pytest.mark.parametrize(("kind", "scored"), [("pointwise", True), ("first_step", True), ("iterative", False)])
+def test_what_the_model_scored_is_told_where_it_scores(tiny_llm: TransformersLLM, kind: str, scored: bool) -> None:
+    result = Reranker(tiny_llm, RankerConfig.model_validate({"kind": kind, "thinking": False})).rank(
+        "q", ["a", "b c", "d"]
+    )
+    scores = [document.model_score for document in result]
+    if scored:
+        assert scores == sorted((score for score in scores if score is not None), reverse=True)
+        assert len(set(scores)) == 3
+    else:
+        assert scores == [None, None, None]
 
 
 def test_a_runs_folder_stands_for_its_model(tiny_folder: Path, tmp_path: Path) -> None:

@@ -111,4 +111,6 @@ class FirstStep(ExclusionRanker):
             weight = self.fusion / len(turns)
             totals = {i: math.log(place) + weight * totals[i] for place, i in enumerate(example.ids, 1)}
         ranking = tuple(sorted(example.ids, key=totals.__getitem__))
-        return Trace(example.id, ranking, tuple(turns), cut_short=len(turns) < len(listings))
+        share = 1 if fused else len(turns)
+        scores = {i: -total / share for i, total in totals.items()} if turns else {}
+        return Trace(example.id, ranking, tuple(turns), cut_short=len(turns) < len(listings), scores=scores)

@@ -66,7 +66,7 @@ class Pointwise(PromptedRanker):
         odds = {turn.remaining[0]: _log_odds(example.id, turn.completion) for turn in turns}
         judged = sorted(odds, key=lambda i: -odds[i])
         ranking = (*judged, *example.ids[len(turns) :])
-        return Trace(example.id, ranking, turns, cut_short=len(turns) < len(ranking))
+        return Trace(example.id, ranking, turns, cut_short=len(turns) < len(ranking), scores=odds)
 
 
 def _log_odds(example_id: str, completion: Completion) -> float:

@@ -39,7 +39,11 @@ class RankedDocument:
     """A document in its place.
 
     index: its place in the list that was given, from 0. rank: its place in the ranking, from 1.
-    score: (n - rank + 1) / n, in (0, 1]: a place, not a probability. What a model scored is in the trace's turns.
+    score: (n - rank + 1) / n, in (0, 1]: a place, not a probability.
+    model_score: what the model scored, in nats, higher is better; None for kinds that write or exclude turn by turn,
+        and for what a budget left. pointwise: the log-odds of yes, which is comparable between queries. first_step:
+        minus the mean log-prob of a token of its label as the one to exclude (of the whole label, constrained), or with
+        fusion what `FirstStep` says; comparable within a list.
     """
 
     index: int
@@ -47,6 +51,7 @@ class RankedDocument:
     score: float
     id: str
     text: str
+    model_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,5 +275,6 @@ def _result(example: RankingExample, trace: Trace, top_k: int | None, seconds: f
     results = []
     for rank, candidate_id in enumerate(trace.ranking[:top_k], start=1):
         index, candidate = place[candidate_id]
-        results.append(RankedDocument(index, rank, (n - rank + 1) / n, candidate_id, candidate.text))
+        score = trace.scores.get(candidate_id)
+        results.append(RankedDocument(index, rank, (n - rank + 1) / n, candidate_id, candidate.text, score))
     return RankResult(tuple(results), trace, example, replace(trace.usage, seconds=seconds))

@@ -244,6 +244,8 @@ class Trace:
 
     `ranking` holds every candidate id exactly once, best first. `truncated` counts texts that were cut
     so that the prompt fits the model's context. `cut_short`: a budget ended it before the ranker was done.
+    `scores`: of the candidates that a ranker which only scores has judged, in nats, higher is better (`first_step`,
+    `pointwise`); empty for others, and where windows or a tournament were ranked one after the other.
     """
 
     example_id: str
@@ -251,6 +253,7 @@ class Trace:
     turns: tuple[Turn, ...] = ()
     truncated: int = 0
     cut_short: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def eliminated(self) -> tuple[str, ...]:
