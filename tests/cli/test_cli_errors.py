@@ -115,6 +115,22 @@ def test_the_version_is_told(cli: Invoke) -> None:
     assert cli("--version").stdout.startswith("r1ranker 0.")
 
 
+def test_what_is_left_for_a_reader_that_has_left_is_no_error() -> None:
+    """Output that Python holds until it ends."""
+    code = (
+        "import os, r1ranker.cli.app as app\n"
+        "def late():\n"
+        "    print('something')\n"
+        "    os.close(reader)\n"
+        "reader, writer = os.pipe()\n"
+        "os.dup2(writer, 1); os.close(writer)\n"
+        "app.app = late\n"
+        "app.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{sys.executable} -m r1ranker.cli.app data list | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)

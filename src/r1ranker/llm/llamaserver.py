@@ -76,13 +76,20 @@ class LlamaTokenizer:
         tokens: list[int] = self._server.ask("POST", "/tokenize", body)["tokens"]
         return tokens
 
-    def apply_chat_template(self, messages: list[dict[str, str]], *, tokenize: bool, **settings: Any) -> str:  # noqa: ARG002
+    def apply_chat_template(
+        self,
+        messages: list[dict[str, str]],
+        *,
+        tokenize: bool,  # noqa: ARG002
+        chat_template: str | None = None,
+        **settings: Any,
+    ) -> str:
         """By transformers' own rendering: llama.cpp's leaves out a beginning-of-text token that a template writes."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         rendered: Any = render_jinja_template(
             [messages],
-            chat_template=self.chat_template,
+            chat_template=chat_template or self.chat_template,
             bos_token=self._bos or "",
             eos_token=self._eos or "",
             **settings,
