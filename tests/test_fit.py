@@ -68,6 +68,32 @@ def test_what_fits_comes_back_as_it_is() -> None:
 
 
 @by_hand
+@pytest.mark.parametrize("budget", [None, 1000])
+def test_a_document_has_a_limit_of_its_own_however_much_room_there_is(budget: int | None) -> None:
+    example = sized(50, 5, 30, 12, query=40, history=(20,))
+    fitted, cut = fit(example, budget, words, document_tokens=12)
+    assert sizes(fitted) == [12, 5, 12, 12]
+    assert cut == 2
+    assert (fitted.query, fitted.history) == (example.query, example.history)
+    assert fit(example, budget, words, document_tokens=50) == (example, 0)
+    assert fit(example, None, words) == (example, 0)
+
+
+@by_hand
+def test_a_documents_limit_leaves_the_query_more_room() -> None:
+    example = sized(50, 5, 30, 12, query=100)
+    # Without a limit the query takes half of 100, the candidates share the other: 5, 12, and 16 each for two.
+    fitted, cut = fit(example, 100, words)
+    assert (words(fitted.query), sizes(fitted), cut) == (50, [16, 5, 16, 12], 3)
+    # With it the candidates take 5 + 3 x 8, and the query what they leave.
+    fitted, cut = fit(example, 100, words, document_tokens=8)
+    assert (words(fitted.query), sizes(fitted), cut) == (71, [8, 5, 8, 8], 4)
+    # Where even so much is too much, the budget decides: 50 for the query, 5 and three shares of 15 // 3.
+    fitted, cut = fit(sized(50, 5, 30, 12, query=20), 40, words, document_tokens=8)
+    assert (words(fitted.query), sizes(fitted), cut) == (20, [5, 5, 5, 5], 3)
+
+
+@by_hand
 def test_the_longest_are_cut_to_a_common_cap_and_the_short_stay_whole() -> None:
     example = sized(50, 5, 30, 10, query=5)
     fitted, cut = fit(example, 60, words)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,10 @@ from factories import ExampleFactory
 from r1ranker.baselines import Baseline
 from r1ranker.errors import InputError
 from r1ranker.llm.base import LLM, ScriptedLLM
-from r1ranker.prompted import INSTRUCTIONS, LABEL_TOKENS, Ranking, ask, ask_all
+from r1ranker.prompted import INSTRUCTIONS, LABEL_TOKENS, Ranker, Ranking, ask, ask_all
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rollout import rank_all, rollout
+from r1ranker.schedules import Budget, Tournament, Windows
 from r1ranker.types import Candidate, Completion, Prompt, RankingExample, Request, Sampling, Trace
 
 
@@ -193,6 +194,20 @@ def test_texts_too_long_for_the_context_are_cut_and_counted(make_example: Exampl
     [whole] = rank_all(RANKER, examples[1:], ScriptedLLM(lambda r: r.choices[0]), sampling)
     assert whole.truncated == 0
     assert whole.turns[0].completion.prompt_tokens > 1800
+
+
+@pytest.mark.parametrize("context", [None, 8192])
+@pytest.mark.parametrize("wrap", [lambda r: r, lambda r: Windows(r, 2, 1), lambda r: Tournament(r, 2), Budget])
+def test_documents_are_cut_to_the_rankers_limit_and_counted(
+    make_example: ExampleFactory, context: int | None, wrap: Callable[[IRanker], Ranker]
+) -> None:
+    ranker = wrap(replace(RANKER, document_tokens=8))
+    llm = ScriptedLLM(lambda r: r.choices[0], context_tokens=context)
+    short, long = rank_all(ranker, [make_example(2, id="short"), long_texts(make_example, 900, id="long")], llm)
+    assert (short.truncated, long.truncated) == (0, 2)
+    prompt = long.turns[0].request.prompt.user
+    assert 10 <= prompt.count(" word") <= 16  # eight words a text, of which some are its own
+    assert long.ranking == ("c2", "c1")
 
 
 def test_an_example_that_cannot_fit_is_reported_and_the_others_go_on(make_example: ExampleFactory) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from r1ranker.config import RankerConfig
 from r1ranker.errors import ConfigError, InputError
 from r1ranker.llm.base import ScriptedLLM
+from r1ranker.pointwise import Pointwise
 from r1ranker.prompted import INSTRUCTIONS, part_of
 from r1ranker.rankers import AnyRanker, DRanker, FirstStep, IRanker
 from r1ranker.rollout import rank_all
@@ -409,6 +410,8 @@ def test_what_cannot_be_a_schedule(make: Callable[[], object], said: str) -> Non
         ({"tournament": 6}, Tournament(QUICK, 6, 0.5)),
         ({"tournament": 6, "advance": 0.2, "kind": "first_step"}, Tournament(FirstStep(), 6, 0.2)),
         ({"budget_calls": 4}, Budget(QUICK, 4, None, 1024)),
+        ({"document_tokens": 64, "window": 7}, Windows(replace(QUICK, document_tokens=64), 7, 3)),
+        ({"document_tokens": 64, "kind": "pointwise"}, Pointwise(document_tokens=64)),
         ({"window": 4, "budget_tokens": 900, "max_tokens": 50}, Budget(Windows(QUICK, 4, 2), None, 900, 50)),
     ],
 )

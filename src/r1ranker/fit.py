@@ -2,6 +2,7 @@
 
 The rule, in order:
 
+0. Where a candidate's text has a limit of its own (`document_tokens`), it is cut to that in any case.
 1. What fits stays as it is.
 2. The context (query and history) may take half of the budget, and whatever the candidates leave. Beyond
    that a history loses its oldest entries first; then the query (or, where there is none, the one entry
@@ -16,6 +17,7 @@ characters.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -33,25 +35,38 @@ ELLIPSIS = "…"
 Count = Callable[[str], int]
 
 
-def fit(example: RankingExample, budget: int, count: Count, shown: int | None = None) -> tuple[RankingExample, int]:
-    """The example with texts that fit into `budget` tokens, and how many texts were cut or left out.
+def fit(
+    example: RankingExample,
+    budget: int | None,
+    count: Count,
+    shown: int | None = None,
+    document_tokens: int | None = None,
+) -> tuple[RankingExample, int]:
+    """The example with texts that fit into `budget` tokens (None: any number), and how many were cut or left out.
 
     count: tokens of a text. An example that fits comes back unchanged.
     shown: how many candidates stand in a prompt at most (None: all); whichever they are, they fit.
+    document_tokens: tokens of a candidate's text at most, `MIN_TOKENS` or more (None: what the budget allows).
     Raises InputError if there are too many candidates, naming how many would fit.
     """
-    if _bytes(example) + LINE_TOKENS * (len(example.candidates) + len(example.history)) <= budget:
-        return example, 0  # no tokenizer makes more tokens than there are bytes
+    budget = sys.maxsize if budget is None else budget
+    limit = sys.maxsize if document_tokens is None else document_tokens
+    # No tokenizer makes more tokens than there are bytes.
+    if _bytes(example) + LINE_TOKENS * (len(example.candidates) + len(example.history)) <= budget and (
+        document_tokens is None or all(_size(c.text) <= limit for c in example.candidates)
+    ):
+        return example, 0
     texts = [count(c.text) for c in example.candidates]
+    limited = [min(size, limit) for size in texts]
     label = LINE_TOKENS + (count(example.item_type) if example.item_type else 0)
     lines = [label + (count(c.name) if _has_own_name(c) and c.name else 0) for c in example.candidates]
-    longest, longest_lines = (sorted(sizes, reverse=True)[:shown] for sizes in (texts, lines))
+    longest, longest_lines = (sorted(sizes, reverse=True)[:shown] for sizes in (limited, lines))
     allowed = max(budget // 2, budget - sum(longest) - sum(longest_lines))
     query, history, cut = _fit_context(example, allowed, count)
     left = budget - (count(query) if query else 0) - sum(count(h) + LINE_TOKENS for h in history)
     cap = _common_cap(longest, left - sum(longest_lines))
-    if cap < min(MIN_TOKENS, max(texts)):
-        fitting = _fitting([min(t, MIN_TOKENS) + line for t, line in zip(texts, lines, strict=True)], left)
+    if cap < min(MIN_TOKENS, max(limited)):
+        fitting = _fitting([min(t, MIN_TOKENS) + line for t, line in zip(limited, lines, strict=True)], left)
         which = "its" if len(longest) == len(texts) else f"{len(longest):,} of its"
         raise InputError(
             f"example '{example.id}': {which} {len(texts):,} candidates do not fit into {budget:,} tokens, even cut to "
@@ -150,4 +165,9 @@ def _bytes(example: RankingExample) -> int:
     texts = [example.query, *example.history]
     for candidate in example.candidates:
         texts += [candidate.text, candidate.name or ""]
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return sum(map(_size, texts))
+
+
+def _size(text: str) -> int:
+    """Its bytes in UTF-8."""
+    return len(text.encode("utf-8", "surrogatepass"))

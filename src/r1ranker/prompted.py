@@ -45,6 +45,10 @@ class Ranker(Protocol):
     def shown(self) -> int | None:
         """How many candidates stand in one prompt at most; None: all of an example."""
 
+    @property
+    def document_tokens(self) -> int | None:
+        """Tokens of a candidate's text in a prompt at most; None: what the LLM's context allows."""
+
     def text_budget(self, context_tokens: int, max_tokens: int) -> int:
         """Tokens that an example's texts may take beside the wording and an answer of `max_tokens`."""
 
@@ -59,6 +63,7 @@ class PromptedRanker:
     thinking: reason in `<think>` first; without, the answer comes at once.
     answer_form: `None` takes the form that suits the scenario and the model's size.
     parameters: the model's size, for that choice.
+    document_tokens: see `Ranker`.
     """
 
     thinking: bool = True
@@ -67,6 +72,7 @@ class PromptedRanker:
     layout: Layout = "rebuild"
     parameters: int | None = None
     templates: PromptTemplates = field(default_factory=PromptTemplates.default)
+    document_tokens: int | None = None
 
     def form(self, example: RankingExample) -> AnswerForm:
         """The answer form used for this example."""

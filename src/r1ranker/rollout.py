@@ -33,7 +33,8 @@ def rollout(
     batch. A finished ranking makes room for the next at once, so none waits for a slower one to end. Examples are
     drawn only when there is room: they can be an endless stream.
 
-    Texts that are too long for the LLM's context are cut as `fit.py` says; the trace counts them. An example that
+    Texts that are too long for the LLM's context, or for the ranker's `document_tokens`, are cut as `fit.py` says; the
+    trace counts them. An example that
     cannot be made to fit, or whose request the LLM refuses, is handed to `on_error`, and the others go on; without it,
     it raises.
 
@@ -132,8 +133,8 @@ def _budget(ranker: Ranker, llm: LLM | None, sampling: Sampling) -> int | None:
 
 def _fitted(ranker: Ranker, example: RankingExample, llm: LLM | None, budget: int | None) -> Ranking:
     """The ranking of the example with texts that fit; its trace says how many were cut."""
-    if llm is None or budget is None:
+    if llm is None:
         return (yield from one_ahead(ranker.rank(example)))
-    fitting, cut = fit(example, budget, llm.count_tokens, ranker.shown)
+    fitting, cut = fit(example, budget, llm.count_tokens, ranker.shown, ranker.document_tokens)
     trace = yield from one_ahead(ranker.rank(fitting))
     return replace(trace, truncated=trace.truncated + cut)

@@ -63,6 +63,11 @@ class Windows:
         """One window."""
         return self.size
 
+    @property
+    def document_tokens(self) -> int | None:
+        """The inner ranker's."""
+        return self.inner.document_tokens
+
     def text_budget(self, context_tokens: int, max_tokens: int) -> int:
         """The inner ranker's."""
         return self.inner.text_budget(context_tokens, max_tokens)
@@ -117,6 +122,11 @@ class Tournament:
     def shown(self) -> int | None:
         """One group."""
         return self.size
+
+    @property
+    def document_tokens(self) -> int | None:
+        """The inner ranker's."""
+        return self.inner.document_tokens
 
     def text_budget(self, context_tokens: int, max_tokens: int) -> int:
         """The inner ranker's."""
@@ -184,6 +194,11 @@ class Budget:
     def shown(self) -> int | None:
         """The inner ranker's."""
         return self.inner.shown
+
+    @property
+    def document_tokens(self) -> int | None:
+        """The inner ranker's."""
+        return self.inner.document_tokens
 
     def text_budget(self, context_tokens: int, max_tokens: int) -> int:
         """The inner ranker's."""

@@ -150,6 +150,17 @@ def test_a_text_longer_than_the_context_is_cut_and_reported(cli: Invoke, tiny_fo
     assert "whale " * 3000 in [r["text"] for r in records(result.stdout)[0]["results"]]
 
 
+def test_documents_are_cut_to_a_limit_that_is_asked_for(cli: Invoke, tiny_folder: Path) -> None:
+    documents = ("--doc", "whale " * 30, "--doc", "Rome", "--doc", "ship " * 30)
+    result = cli("rank", *QUERY, *documents, "--model", tiny_folder, "--json", "--document-tokens", 8)
+    assert result.exit_code == 0
+    assert records(result.stdout)[0]["truncated"] == 2
+    assert "2 texts were cut" in result.stderr
+    whole = cli("rank", *QUERY, *documents, "--model", tiny_folder, "--json")
+    assert records(whole.stdout)[0]["truncated"] == 0
+    assert cli("rank", *QUERY, *documents, "--model", tiny_folder, "--document-tokens", 3).exit_code == 2
+
+
 def test_duplicate_texts_stay_apart(cli: Invoke, tiny_folder: Path) -> None:
     result = cli("rank", *QUERY, *("--doc", "the same") * 3, "--model", tiny_folder, "--json")
     assert result.exit_code == 0

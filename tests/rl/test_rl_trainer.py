@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,32 @@ def make_trainer(make_policy: MakePolicy, recipe: Recipe, examples: list[Ranking
         return Trainer(config, make_policy(**model), examples, folder, on_step=on_step)
 
     return make
+
+
+# What it learns from
+
+
+@pytest.mark.parametrize("context", [None, 4096])
+def test_documents_are_cut_to_the_limit_of_the_recipe(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    make_example: Callable[..., RankingExample],
+    tmp_path: Path,
+    context: int | None,
+) -> None:
+    policy = make_policy()
+    policy.llm.context_tokens = context
+    plain = make_example(3)
+    long = replace(plain, candidates=(replace(plain.candidates[0], text="whale " * 50), *plain.candidates[1:]))
+    whole = Trainer(recipe(**ALL_ACTIONS), policy, [plain, long], tmp_path)
+    assert (whole.examples, whole.truncated) == ([plain, long], 0)
+    limited = Trainer(recipe(**ALL_ACTIONS, ranker={"document_tokens": 24}), policy, [plain, long], tmp_path)
+    assert limited.truncated == 1
+    cut = limited.examples[1].candidates[0].text
+    assert limited.examples[0] == plain
+    assert cut.startswith("whale")
+    assert cut.endswith("…")
+    assert limited.policy.llm.count_tokens(cut) <= 24
 
 
 # What a run leaves behind

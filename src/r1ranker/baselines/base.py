@@ -31,6 +31,11 @@ class Baseline:
         """There is no prompt in which candidates stand."""
         return None
 
+    @property
+    def document_tokens(self) -> int | None:
+        """Texts are read whole."""
+        return None
+
     def scores(self, example: RankingExample) -> Sequence[float]:
         """A score for each candidate, in listed order; higher is better."""
         raise NotImplementedError

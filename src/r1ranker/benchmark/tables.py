@@ -184,7 +184,8 @@ def parse_table(report: BenchReport) -> Table:
         ("turns", *STATUSES, "texts cut"),
         tuple(rows),
         "exact: letter for letter. repaired: recovered, such as from another case. defaulted: the answer names no "
-        "candidate. failed: there is no answer. Texts are cut where a prompt would not fit the model's context.",
+        "candidate. failed: there is no answer. Texts are cut where a prompt would not fit the model's context, and "
+        "where they are longer than a row's document_tokens.",
     )
 
 

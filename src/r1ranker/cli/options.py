@@ -91,6 +91,12 @@ MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=1, help="Longest reply, in tokens."),
 ]
+DocumentTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--document-tokens", min=4, metavar="N", help="Cut candidates' texts to N tokens: long lists go faster."
+    ),
+]
 Constrained = Annotated[
     bool | None,
     typer.Option(

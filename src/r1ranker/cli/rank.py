@@ -72,6 +72,7 @@ def rank(
     answer_form: options.Form = None,
     layout: options.LayoutOption = None,
     max_tokens: options.MaxTokens = None,
+    document_tokens: options.DocumentTokens = None,
     constrained: options.Constrained = None,
     orders: options.Orders = None,
     fusion: options.Fusion = None,
@@ -115,6 +116,7 @@ def rank(
             answer_form=answer_form,
             layout=layout,
             max_tokens=max_tokens,
+            document_tokens=document_tokens,
             constrained=constrained,
             orders=orders,
             fusion=fusion,
@@ -194,7 +196,9 @@ def _rank(
     for text in notes_of(llm):
         say(text)
     if cut:
-        say(f"{cut:,} {'text was' if cut == 1 else 'texts were'} cut to fit what the model reads")
+        limit = reranker.config.document_tokens
+        why = f"to {limit} tokens, or to what the model reads" if limit else "to fit what the model reads"
+        say(f"{cut:,} {'text was' if cut == 1 else 'texts were'} cut {why}")
     if short:
         say(budget_note(short))
     return done, len(errors)

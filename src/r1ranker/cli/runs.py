@@ -157,7 +157,7 @@ def train_run(
         show = _shown if bar else None
         trainer = Trainer(config, policy, data.train, folder, origins=data.origins, on_step=on_step, show=show)
         if trainer.truncated:
-            say(f"  {trainer.truncated:,} texts cut to fit the model's context")
+            say(f"  {trainer.truncated:,} texts cut to fit the model's context, or ranker.document_tokens")
         metrics = trainer.run(resume=resume)
     seconds = time.perf_counter() - begin
     model = _save(config, folder, policy, data, metrics, seconds, began_at)

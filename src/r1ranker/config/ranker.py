@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from r1ranker.answers import QUOTE_WORDS, AnswerForm
 from r1ranker.errors import ConfigError
+from r1ranker.fit import MIN_TOKENS
 from r1ranker.prompts import Layout, PromptTemplates
 from r1ranker.rankers import AnyRanker, RankerKind, make_ranker
 from r1ranker.schedules import Budget, ScheduledRanker, Tournament, Windows
@@ -42,6 +43,8 @@ class RankerConfig(Section):
     """Without thinking: the policy is the softmax of this times a label's mean token log-prob."""
     max_tokens: int = Field(1024, ge=1)
     """Longest completion."""
+    document_tokens: int | None = Field(None, ge=MIN_TOKENS)
+    """Tokens of a candidate's text in a prompt at most; a longer one is cut between words. None: what fits."""
     constrained: bool = False
     """For iterative and first_step: only a label that is left can be the answer. Without thinking it is written, or
     where several are compared it counts how probable each is to be written; all_actions trains that probability. For
@@ -135,6 +138,7 @@ class RankerConfig(Section):
             quote_words=self.quote_words,
             layout=self.layout,
             parameters=parameters,
+            document_tokens=self.document_tokens,
             templates=templates,
             **own,
         )

@@ -15,8 +15,8 @@ from r1ranker.types import Trace
 class Outcome:
     """A ranking (candidate ids, best first) and what it cost.
 
-    parse: how many turns have each parse status that occurred. truncated: texts cut to fit the context.
-    cut_short: a budget ended the ranking.
+    parse: how many turns have each parse status that occurred. truncated: texts cut to fit the context, or the
+    ranker's document_tokens. cut_short: a budget ended the ranking.
     """
 
     example_id: str

@@ -27,7 +27,7 @@ class Row:
     p_value: two-sided paired randomization test of MRR against the base row; None for the base row.
     calls, ..., seconds: LLM calls, tokens and wall time for all queries together.
     parse: how many turns have each parse status; all four are listed.
-    truncated: texts that were cut to fit the model's context.
+    truncated: texts that were cut to fit the model's context, or the ranker's document_tokens.
     per_query: each measure's values in example order.
     flops: floating-point operations for all queries together, an estimate; 0 where none is made.
     run_means: the MRR of each run, where a ranker ran with several seeds (`per_query` holds means over them,

@@ -84,16 +84,15 @@ class Trainer:
 
     def _fit(self, examples: Sequence[RankingExample]) -> tuple[Sequence[RankingExample], int]:
         """The examples with texts that fit the model, and how many texts were cut, by the rule that rankings use."""
-        llm = self.policy.llm
-        if llm.context_tokens is None:
-            return examples, 0
-        budget = self.ranker.text_budget(llm.context_tokens, self.config.ranker.max_tokens)
-        if budget <= 0:
+        llm, ranker, budget = self.policy.llm, self.ranker, None
+        if llm.context_tokens is not None:
+            budget = ranker.text_budget(llm.context_tokens, self.config.ranker.max_tokens)
+        if budget is not None and budget <= 0:
             raise ConfigError(
                 f"{llm.name} reads {llm.context_tokens} tokens: ranker.max_tokens = {self.config.ranker.max_tokens} "
                 "leaves no room for a prompt"
             )
-        fitted = [fit(example, budget, llm.count_tokens) for example in examples]
+        fitted = [fit(example, budget, llm.count_tokens, None, ranker.document_tokens) for example in examples]
         return [example for example, _ in fitted], sum(cut for _, cut in fitted)
 
     def _stream(self, config: RunConfig) -> States:
