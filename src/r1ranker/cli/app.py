@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import r1ranker
-from r1ranker.cli import ability, bench, data, doctor, evaluate, models, options, rank, thoughts, train
+from r1ranker.cli import ability, bench, data, doctor, evaluate, models, options, rank, serve, thoughts, train
 from r1ranker.cli.console import quiet
 from r1ranker.cli.errors import GuardedGroup
 
@@ -72,6 +72,7 @@ def demo(
 
 app.command(epilog=options.examples("r1ranker demo", "r1ranker demo --out runs/short --set train.steps=10"))(demo)
 app.command(epilog=rank.EPILOG)(rank.rank)
+app.command(epilog=serve.EPILOG)(serve.serve)
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command(epilog=bench.EPILOG)(bench.bench)

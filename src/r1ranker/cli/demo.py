@@ -11,7 +11,6 @@ from pathlib import Path
 from r1ranker.cli.compare import Contender, compare
 from r1ranker.cli.console import clock, out, say
 from r1ranker.cli.facts import versions
-from r1ranker.cli.ranktrace import probabilities
 from r1ranker.cli.recipes import find_recipe
 from r1ranker.cli.runs import load_examples, report_notes, run_checkpoints, train_run
 from r1ranker.cli.train import contenders_of
@@ -19,6 +18,7 @@ from r1ranker.config import RunConfig, dump_config, load_config
 from r1ranker.datasets import Dataset
 from r1ranker.errors import ConfigError, InputError
 from r1ranker.evaluation import Report, Row, rich_table
+from r1ranker.records import probabilities
 from r1ranker.reranker import RankResult, Reranker
 from r1ranker.types import RankingExample
 

@@ -35,6 +35,7 @@ _EXTRAS = (
     ("scipy", "eval", "significance"),
     ("matplotlib", "eval", "plots"),
     ("tensorboard", "train", "TensorBoard"),
+    ("fastapi", "serve", "a ranker behind HTTP"),
     ("openai", "openai", "OpenAI-compatible servers"),
     ("xllamacpp", "llamacpp", "GGUF models, by llama.cpp"),
     ("vllm", "vllm", "vLLM, on a GPU"),

@@ -19,6 +19,7 @@ EPILOG = options.examples(
 )
 
 
+@options.takes_ranker
 def evaluate(
     dataset: Annotated[str, typer.Option("--dataset", "-D", help="A data set's name, or a .jsonl file.")],
     model: options.Model = options.DEFAULT_MODEL,
@@ -32,22 +33,8 @@ def evaluate(
     ] = None,
     source: options.Source = None,
     option: options.DataOptions = None,
-    kind: options.Kind = None,
-    think: options.Think = None,
-    answer_form: options.Form = None,
-    layout: options.LayoutOption = None,
-    max_tokens: options.MaxTokens = None,
-    document_tokens: options.DocumentTokens = None,
-    constrained: options.Constrained = None,
-    orders: options.Orders = None,
-    fusion: options.Fusion = None,
-    exclude_per_turn: options.ExcludePerTurn = None,
-    stop_at: options.StopAt = None,
-    window: options.Window = None,
-    tournament: options.Tournament = None,
-    budget_calls: options.BudgetCalls = None,
-    budget_tokens: options.BudgetTokens = None,
-    thoughts: options.Thoughts = None,
+    *,
+    settings: dict[str, Any],
     first_stage: Annotated[
         str | None,
         typer.Option(
@@ -77,24 +64,6 @@ def evaluate(
 
     The report is saved after every row: what is measured is not lost if you stop.
     """
-    settings = options.given(
-        kind=kind,
-        thinking=think,
-        answer_form=answer_form,
-        layout=layout,
-        max_tokens=max_tokens,
-        document_tokens=document_tokens,
-        constrained=constrained,
-        orders=orders,
-        fusion=fusion,
-        exclude_per_turn=exclude_per_turn,
-        stop_at=stop_at,
-        window=window,
-        tournament=tournament,
-        budget_calls=budget_calls,
-        budget_tokens=budget_tokens,
-        thoughts=thoughts,
-    )
     data_options = options.key_values(option or [])
     data = options.load_data(dataset, source, data_options)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,6 +147,25 @@ Thoughts = Annotated[
     str | None,
     typer.Option("--thoughts", metavar="FILE", help="Show the nearest thought of a bank (r1ranker thoughts record)."),
 ]
+RANKER: dict[str, Any] = {
+    "kind": Kind,
+    "thinking": Think,
+    "answer_form": Form,
+    "layout": LayoutOption,
+    "max_tokens": MaxTokens,
+    "document_tokens": DocumentTokens,
+    "constrained": Constrained,
+    "orders": Orders,
+    "fusion": Fusion,
+    "exclude_per_turn": ExcludePerTurn,
+    "stop_at": StopAt,
+    "window": Window,
+    "tournament": Tournament,
+    "budget_calls": BudgetCalls,
+    "budget_tokens": BudgetTokens,
+    "thoughts": Thoughts,
+}
+"""Key of [ranker] -> its option, for commands that rank (see `takes_ranker`)."""
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 Source = Annotated[
     Path | None,
@@ -164,6 +185,26 @@ def examples(*lines: str) -> str:
 def given(**settings: Any) -> dict[str, Any]:
     """The settings that were given; choices as a recipe spells them, which is their name."""
     return {k: v.name if isinstance(v, Enum) else v for k, v in settings.items() if v is not None}
+
+
+def takes_ranker(command: Callable[..., None]) -> Callable[..., None]:
+    """Puts the options of `RANKER` where a command has the parameter `settings`, which gets those that were given."""
+    signature = inspect.signature(command, eval_str=True)
+    place = list(signature.parameters).index("settings")
+    parameters = [p for p in signature.parameters.values() if p.name != "settings"]
+    parameters[place:place] = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for key, option in RANKER.items()
+    ]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        settings = given(**{key: values.pop(key) for key in RANKER})
+        command(**values, settings=settings)
+
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def key_values(items: Sequence[str], option: str = "--option") -> dict[str, Any]:

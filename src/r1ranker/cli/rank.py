@@ -34,6 +34,7 @@ EPILOG = options.examples(
 )
 
 
+@options.takes_ranker
 def rank(
     query: Annotated[str, typer.Option("--query", "-q", help="What the candidates are ranked for.")] = "",
     history: Annotated[
@@ -67,21 +68,8 @@ def rank(
         str, typer.Option("--item-type", metavar="WORD", help="What one --doc is called, such as film.")
     ] = "",
     model: options.Model = options.DEFAULT_MODEL,
-    kind: options.Kind = None,
-    think: options.Think = None,
-    answer_form: options.Form = None,
-    layout: options.LayoutOption = None,
-    max_tokens: options.MaxTokens = None,
-    document_tokens: options.DocumentTokens = None,
-    constrained: options.Constrained = None,
-    orders: options.Orders = None,
-    fusion: options.Fusion = None,
-    exclude_per_turn: options.ExcludePerTurn = None,
-    stop_at: options.StopAt = None,
-    window: options.Window = None,
-    tournament: options.Tournament = None,
-    budget_calls: options.BudgetCalls = None,
-    budget_tokens: options.BudgetTokens = None,
+    *,
+    settings: dict[str, Any],
     top_k: Annotated[
         int | None,
         typer.Option("--top-k", "-k", min=1, help="How many results are shown; all candidates are ranked."),
@@ -110,23 +98,6 @@ def rank(
         for example in examples:  # what cannot stand in a run is told before anything long begins
             run_lines(example.id, example.ids)
     with _sink(out, tasks) as file:
-        settings = options.given(
-            kind=kind,
-            thinking=think,
-            answer_form=answer_form,
-            layout=layout,
-            max_tokens=max_tokens,
-            document_tokens=document_tokens,
-            constrained=constrained,
-            orders=orders,
-            fusion=fusion,
-            exclude_per_turn=exclude_per_turn,
-            stop_at=stop_at,
-            window=window,
-            tournament=tournament,
-            budget_calls=budget_calls,
-            budget_tokens=budget_tokens,
-        )
         if model == options.DEFAULT_MODEL:
             untrained = "" if model in shipped_adapters() else ", which was not trained to rank"
             say(f"ranking with {model}{untrained}: --model takes another")
@@ -162,8 +133,9 @@ def _rank(
     alone: bool,
 ) -> tuple[int, int]:
     """Rank and write each result at once; returns how many were ranked, and how many could not be."""
-    from r1ranker.cli.ranktrace import record, show
+    from r1ranker.cli.ranktrace import show
     from r1ranker.datasets.trec_files import run_lines
+    from r1ranker.records import record
 
     done = cut = short = 0
     errors: list[InputError] = []

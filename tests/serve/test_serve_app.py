@@ -1,0 +1,273 @@
+"""The routes, over scripted LLMs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from r1ranker.config import RankerConfig
+from r1ranker.errors import AssetError
+from r1ranker.llm.base import ScriptedLLM
+from r1ranker.reranker import Reranker
+from r1ranker.serve import app as server
+from r1ranker.types import Completion, Request, Sampling
+
+DOCUMENTS = ["A town.", "Jane Austen wrote Emma.", "Melville wrote Moby-Dick."]
+ASK = {"query": "who wrote Emma?", "documents": DOCUMENTS}
+NO_THINKING = RankerConfig(thinking=False, answer_form="name")
+
+
+def least_like_emma(request: Request) -> str:
+    """Excludes the town first, then Melville."""
+    return next(c for word in ("town", "Melville", "Emma") for c in request.choices if word in c)
+
+
+@contextmanager
+def client(llm: ScriptedLLM | None = None, config: RankerConfig = NO_THINKING, **settings: Any) -> Iterator[TestClient]:
+    reranker = Reranker(llm or ScriptedLLM(least_like_emma), config)
+    with TestClient(
+        server.create_app(reranker, "tiny", **settings), raise_server_exceptions=False, client=("127.0.0.1", 1)
+    ) as asked:
+        yield asked
+
+
+def places(reply: Any) -> list[int]:
+    assert reply.status_code == 200, reply.text
+    return [result["index"] for result in reply.json()["results"]]
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_documents_come_back_best_first(path: str) -> None:
+    with client() as asked:
+        reply = asked.post(path, json={**ASK, "model": "tiny", "priority": 3, "rank_fields": ["text"]})
+    assert places(reply) == [1, 2, 0]
+    answer = reply.json()
+    assert [r["relevance_score"] for r in answer["results"]] == pytest.approx([1, 2 / 3, 1 / 3])
+    assert [r["document"]["text"] for r in answer["results"]] == [DOCUMENTS[k] for k in (1, 2, 0)]
+    assert all(r.keys() == {"index", "relevance_score", "document"} for r in answer["results"])
+    assert answer["model"] == "tiny"
+    assert answer["truncated"] == 0
+    assert "trace" not in answer
+
+
+def test_tokens_are_those_of_all_turns() -> None:
+    llm = ScriptedLLM(least_like_emma)
+    with client(llm) as asked:
+        answer = asked.post("/rerank", json=ASK).json()
+    prompts = [len(f"{r.prompt.system} {r.prompt.user}".split()) for r in llm.requests]
+    labels = [sum(len(c.split()) for c in r.choices) for r in llm.requests]
+    assert len(prompts) == 2
+    usage = answer["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (sum(prompts), sum(labels))
+    assert usage["total_tokens"] == sum(prompts) + sum(labels)
+    assert usage["calls"] == 2
+    assert answer["meta"]["tokens"] == {"input_tokens": sum(prompts), "output_tokens": sum(labels)}
+    assert answer["meta"]["billed_units"] == {"search_units": 1}
+
+
+@pytest.mark.parametrize(("top_n", "expected"), [(None, [1, 2, 0]), (0, [1, 2, 0]), (2, [1, 2]), (9, [1, 2, 0])])
+def test_top_n(top_n: int | None, expected: list[int]) -> None:
+    with client() as asked:
+        reply = asked.post("/rerank", json={**ASK, "top_n": top_n})
+    assert places(reply) == expected
+    assert reply.json()["results"][1]["relevance_score"] == pytest.approx(2 / 3)
+
+
+def test_documents_can_be_objects_and_need_not_come_back() -> None:
+    documents = [{"text": "A town."}, {"id": "emma", "text": "Emma", "year": 1815}, "Melville wrote Moby-Dick."]
+    with client() as asked:
+        reply = asked.post("/rerank", json={"query": "q", "documents": documents, "return_documents": False})
+    assert places(reply) == [1, 2, 0]
+    assert all("document" not in result for result in reply.json()["results"])
+
+
+def test_a_trace_tells_every_turn() -> None:
+    with client() as asked:
+        trace = asked.post("/rerank", json={**ASK, "trace": True}).json()["trace"]
+    assert [(turn["remaining"], turn["excluded"]) for turn in trace] == [(["0", "1", "2"], "0"), (["1", "2"], "2")]
+    # Scores of 0 and -1, times the sharpness of 3.
+    assert trace[1]["probabilities"] == pytest.approx({"1": 0.0474, "2": 0.9526}, abs=1e-4)
+
+
+def test_what_rankers_here_add_reaches_the_prompt() -> None:
+    llm = ScriptedLLM(lambda request: request.choices[0])
+    film = {"history": ["Heat (1995)"], "documents": ["Babe (1995)", "Fargo (1996)"], "item_type": "film"}
+    route = {"query": "prove it", "documents": [{"name": "small", "text": "cheap"}, {"name": "large", "text": "dear"}]}
+    with client(llm) as asked:
+        assert places(asked.post("/rerank", json=film)) == [1, 0]
+        assert places(asked.post("/rerank", json={**route, "scenario": "routing"})) == [1, 0]
+        assert places(asked.post("/rerank", json={**ASK, "presorted": True})) == [2, 1, 0]
+        assert places(asked.post("/rerank", json=ASK)) == [2, 1, 0]
+    films, routing, presorted, _, plain, _ = (request.prompt.user for request in llm.requests)
+    assert "Heat (1995)" in films
+    assert "film" in films
+    assert "small: cheap" in routing
+    assert len(presorted) > len(plain)
+
+
+class Judge(ScriptedLLM):
+    """Gives yes log-prob 0, and no 2 less for each word of the candidate."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: "yes")
+
+    def complete(self, requests: Any, sampling: Sampling) -> list[Completion]:
+        def judged(request: Request, completion: Completion) -> Completion:
+            words = len(request.prompt.user.rpartition("Candidate:\n")[2].split())
+            return replace(completion, choice_logprobs=(0.0, -2.0 * words))
+
+        told = super().complete(requests, sampling)
+        return [judged(r, c) for r, c in zip(requests, told, strict=True)]
+
+
+def test_pointwise_answers_with_probabilities() -> None:
+    with client(Judge(), RankerConfig(kind="pointwise")) as asked:
+        reply = asked.post("/rerank", json={"query": "q", "documents": ["one", "one two", "one two three"]})
+        cut = asked.post("/rerank", json={"query": "q", "documents": ["one", "one two"], "trace": True}).json()
+    assert places(reply) == [2, 1, 0]
+    results = reply.json()["results"]
+    assert [r["model_score"] for r in results] == pytest.approx([6, 4, 2])
+    # 1 / (1 + e^-6), …
+    assert [r["relevance_score"] for r in results] == pytest.approx([0.99753, 0.98201, 0.88080], abs=1e-5)
+    assert [turn["yes"] for turn in cut["trace"]] == pytest.approx([0.88080, 0.98201], abs=1e-5)
+
+
+def test_what_a_budget_left_unjudged_scores_nothing() -> None:
+    with client(Judge(), RankerConfig(kind="pointwise", budget_calls=1)) as asked:
+        results = asked.post("/rerank", json={"query": "q", "documents": ["one", "one two"]}).json()["results"]
+    assert [(r["index"], r["relevance_score"]) for r in results] == [(0, pytest.approx(0.8808, abs=1e-4)), (1, 0.0)]
+
+
+@pytest.mark.parametrize(("own", "asked_for", "words"), [(None, 6, 6), (4, 6, 4), (8, 6, 6), (8, None, 8)])
+def test_texts_are_cut_to_what_is_asked_for(own: int | None, asked_for: int | None, words: int) -> None:
+    llm = ScriptedLLM(lambda request: request.choices[0])
+    long = [" ".join(f"{name}{k}" for k in range(20)) for name in "xy"]
+    with client(llm, NO_THINKING.model_copy(update={"document_tokens": own})) as asked:
+        body = {"query": "q", "documents": long, "max_tokens_per_doc": asked_for}
+        answer = asked.post("/rerank", json=body).json()
+    assert answer["truncated"] == 2
+    assert [r["document"]["text"] for r in answer["results"]] == long[::-1]  # as it was sent
+    prompt = llm.requests[0].prompt.user
+    assert f"x{words - 1}…" in prompt
+    assert f"x{words}" not in prompt
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({**ASK, "model": "large"}, 404, "'large' is not served here, 'tiny' is"),
+        ({**ASK, "documents": []}, 422, "documents"),
+        ({"query": "q"}, 422, "documents: Field required"),
+        ({"documents": ["a"]}, 400, "there is no context"),
+        ({**ASK, "documents": ["a", 3]}, 422, "documents.1"),
+        ({**ASK, "documents": [{"id": "a", "text": "x"}, {"id": "a", "text": "y"}]}, 400, "'a'"),
+        ({**ASK, "documents": ["x"] * 6}, 413, "6 documents: this server takes 5 at most"),
+        ({**ASK, "top_n": -1}, 422, "top_n"),
+        ({**ASK, "max_tokens_per_doc": 1}, 422, "max_tokens_per_doc"),
+        ({**ASK, "scenario": "music"}, 422, "scenario"),
+        ({**ASK, "history": "Heat"}, 422, "history"),
+        ({**ASK, "query": "\ud800"}, 400, "give texts that UTF-8 can hold"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused_with_one_message(body: dict[str, Any], status: int, said: str) -> None:
+    import json
+
+    llm = ScriptedLLM(least_like_emma)
+    with client(llm, max_documents=5) as asked:
+        reply = asked.post("/rerank", content=json.dumps(body), headers={"Content-Type": "application/json"})
+        assert places(asked.post("/rerank", json=ASK)) == [1, 2, 0]  # the next one is served
+    assert reply.status_code == status
+    assert reply.json().keys() == {"message"}
+    assert said in reply.json()["message"]
+    assert "\n" not in reply.json()["message"]
+
+
+def test_what_is_no_json_is_refused() -> None:
+    with client() as asked:
+        reply = asked.post("/rerank", content="{query", headers={"Content-Type": "application/json"})
+        assert (reply.status_code, reply.json().keys()) == (422, {"message"})
+        other = asked.get("/nowhere")
+        assert (other.status_code, other.json()) == (404, {"message": "Not Found"})
+
+
+def test_a_list_that_cannot_fit_leaves_the_others() -> None:
+    llm = ScriptedLLM(least_like_emma, context_tokens=700)
+    with client(llm) as asked:
+        reply = asked.post("/rerank", json={**ASK, "documents": ["a b c d e"] * 80})
+        assert places(asked.post("/rerank", json=ASK)) == [1, 2, 0]
+    assert reply.status_code == 400
+    assert "80 candidates do not fit" in reply.json()["message"]
+
+
+def test_a_large_request_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LARGEST_BODY", 1000)
+    with client() as asked:
+        reply = asked.post("/rerank", json={**ASK, "query": "x" * 1000})
+        assert (reply.status_code, reply.json()) == (413, {"message": "the request has more than 1,000 bytes"})
+        assert places(asked.post("/rerank", json=ASK)) == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (AssetError("http://far did not answer"), 502, "http://far did not answer"),
+        (RuntimeError("secret"), 500, "the ranking failed (RuntimeError): the server's log says more"),
+    ],
+)
+def test_a_model_that_fails_is_told_and_asked_again(error: Exception, status: int, said: str) -> None:
+    def fails(request: Request) -> str:
+        if "boom" in request.prompt.user:
+            raise error
+        return least_like_emma(request)
+
+    with client(ScriptedLLM(fails)) as asked:
+        reply = asked.post("/rerank", json={**ASK, "query": "boom"})
+        assert (reply.status_code, reply.json()) == (status, {"message": said})
+        assert places(asked.post("/rerank", json=ASK)) == [1, 2, 0]
+
+
+# Who may ask, and for what
+
+
+def test_a_key_is_asked_for() -> None:
+    with client(api_key="s3cret-ключ") as asked:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}):
+            reply = asked.post("/rerank", json=ASK, headers=headers)
+            assert reply.status_code == 401
+            assert "Authorization: Bearer KEY" in reply.json()["message"]
+            assert asked.get("/v1/models", headers=headers).status_code == 401
+        own = {"Authorization": "Bearer s3cret-ключ".encode()}
+        assert places(asked.post("/rerank", json=ASK, headers=own)) == [1, 2, 0]
+        assert asked.get("/v1/models", headers=own).status_code == 200
+        assert asked.get("/health").status_code == 200  # for probes
+        assert asked.get("/").status_code == 200
+
+
+def test_a_model_has_its_name_and_aliases() -> None:
+    with client(aliases=["rerank-v3.5"]) as asked:
+        names = [row["id"] for row in asked.get("/v1/models").json()["data"]]
+        assert names == ["tiny", "rerank-v3.5"]
+        for name in (*names, "", None):
+            reply = asked.post("/rerank", json={**ASK, "model": name})
+            assert places(reply) == [1, 2, 0]
+            assert reply.json()["model"] == "tiny"
+        assert asked.get("/health").json() == {"status": "ok", "model": "tiny", "waiting": 0}
+
+
+def test_the_page_asks_no_other_server() -> None:
+    with client() as asked:
+        page = asked.get("/")
+        described = asked.get("/openapi.json").json()
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<title>r1ranker</title>" in page.text
+    assert "//" not in page.text
+    fields = described["components"]["schemas"]["RerankRequest"]["properties"]
+    assert {"query", "documents", "top_n", "max_tokens_per_doc", "history"} <= fields.keys()

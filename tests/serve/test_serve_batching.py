@@ -1,0 +1,176 @@
+"""What waits is ranked together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from factories import ExampleFactory
+from r1ranker.config import RankerConfig
+from r1ranker.errors import AssetError, InputError
+from r1ranker.llm.base import ScriptedLLM
+from r1ranker.reranker import RankResult, Reranker
+from r1ranker.serve.batching import Batcher, Overloaded
+from r1ranker.types import Completion, RankingExample, Request, Sampling
+
+
+class Gated(ScriptedLLM):
+    """Excludes the first candidate; waits at the first call until it is let go. Records which lists each call has."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda request: request.choices[0])
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.batches: list[list[str]] = []
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        self.batches.append([request.session for request in requests])
+        self.begun.set()
+        assert self.go.wait(20)
+        return super().complete(requests, sampling)
+
+
+async def begun(llm: Gated) -> None:
+    assert await asyncio.to_thread(llm.begun.wait, 20)
+
+
+def run(llm: ScriptedLLM, play: Callable[[Batcher], Awaitable[Any]], **settings: Any) -> Any:
+    """What happens in `play`, beside a batcher that works."""
+
+    async def all_of_it() -> Any:
+        batcher = Batcher(Reranker(llm, RankerConfig(thinking=False)), **settings)
+        work = asyncio.create_task(batcher.run())
+        try:
+            return await asyncio.wait_for(play(batcher), 30)
+        finally:
+            work.cancel()
+            batcher.close()
+
+    return asyncio.run(all_of_it())
+
+
+def asked(batcher: Batcher, example: RankingExample, limit: int | None = None) -> asyncio.Task[RankResult]:
+    return asyncio.create_task(batcher.rank(example, limit))
+
+
+def test_what_waits_goes_together_and_shorter_lists_are_answered_first(make_example: ExampleFactory) -> None:
+    llm, order = Gated(), []
+
+    async def play(batcher: Batcher) -> None:
+        first = asked(batcher, make_example(2, id="first"))
+        await begun(llm)
+        others = [asked(batcher, make_example(n, id=f"of {n}")) for n in (4, 2, 3)]
+        for task in others:
+            task.add_done_callback(lambda task: order.append(task.result().example.id))
+        await asyncio.sleep(0)
+        assert batcher.waiting == 3
+        llm.go.set()
+        results = await asyncio.gather(first, *others)
+        assert [r.example.id for r in results] == ["first", "of 4", "of 2", "of 3"]
+        assert all(len(r) == len(r.example.candidates) for r in results)
+        assert batcher.waiting == 0
+
+    run(llm, play)
+    assert llm.batches == [["first"], ["of 4", "of 2", "of 3"], ["of 4", "of 3"], ["of 4"]]
+    assert order == ["of 2", "of 3", "of 4"]
+
+
+def test_a_batch_has_as_many_lists_as_go_side_by_side_and_one_limit(make_example: ExampleFactory) -> None:
+    llm = Gated()
+
+    async def play(batcher: Batcher) -> None:
+        limits = {"a": None, "b": None, "c": 8, "d": None, "e": 8, "f": None}
+        tasks = [asked(batcher, make_example(2, id="first"))]
+        await begun(llm)
+        tasks += [asked(batcher, make_example(2, id=name), limit) for name, limit in limits.items()]
+        await asyncio.sleep(0)
+        llm.go.set()
+        await asyncio.gather(*tasks)
+
+    run(llm, play, concurrency=3)
+    assert llm.batches == [["first"], ["a", "b", "d"], ["c", "e"], ["f"]]
+
+
+def test_too_many_are_refused_and_those_that_wait_are_ranked(make_example: ExampleFactory) -> None:
+    llm = Gated()
+
+    async def play(batcher: Batcher) -> None:
+        first = asked(batcher, make_example(2, id="first"))
+        await begun(llm)
+        waiting = [asked(batcher, make_example(2, id=f"w{k}")) for k in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="2 lists wait already: try again later"):
+            await batcher.rank(make_example(2, id="late"))
+        llm.go.set()
+        await asyncio.gather(first, *waiting)
+        assert (await batcher.rank(make_example(2, id="again"))).example.id == "again"
+
+    run(llm, play, most_waiting=2)
+
+
+def test_who_leaves_is_not_ranked_for(make_example: ExampleFactory) -> None:
+    llm = Gated()
+
+    async def play(batcher: Batcher) -> None:
+        first, gone, stays = (asked(batcher, make_example(2, id=name)) for name in ("first", "gone", "stays"))
+        await begun(llm)
+        gone.cancel()
+        await asyncio.wait([gone])
+        llm.go.set()
+        assert (await stays).example.id == "stays"
+        await first
+
+    run(llm, play, concurrency=1)
+    assert llm.batches == [["first"], ["stays"]]
+
+
+def test_who_leaves_while_it_is_ranked_disturbs_no_other(make_example: ExampleFactory) -> None:
+    llm = Gated()
+
+    async def play(batcher: Batcher) -> None:
+        gone, stays = (asked(batcher, make_example(2, id=name)) for name in ("gone", "stays"))
+        await begun(llm)
+        gone.cancel()
+        llm.go.set()
+        assert (await stays).example.id == "stays"
+
+    run(llm, play)
+    assert llm.batches == [["gone", "stays"]]
+
+
+def test_an_error_of_one_list_is_its_own(make_example: ExampleFactory) -> None:
+    def refuses(request: Request) -> str:
+        if request.session == "bad":
+            raise InputError("not this one")
+        return request.choices[0]
+
+    async def play(batcher: Batcher) -> None:
+        good, bad = (asked(batcher, make_example(2, id=name)) for name in ("good", "bad"))
+        assert (await good).example.id == "good"
+        with pytest.raises(InputError, match="not this one"):
+            await bad
+
+    run(ScriptedLLM(refuses), play)
+
+
+@pytest.mark.parametrize("error", [AssetError("gone"), MemoryError("full")])
+def test_an_error_of_the_model_is_everybodys_and_it_goes_on(make_example: ExampleFactory, error: Exception) -> None:
+    failing = True
+
+    def fails(request: Request) -> str:
+        if failing:
+            raise error
+        return request.choices[0]
+
+    async def play(batcher: Batcher) -> None:
+        nonlocal failing
+        tasks = [asked(batcher, make_example(2, id=f"e{k}")) for k in range(3)]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert outcomes == [error] * 3
+        failing = False
+        assert (await batcher.rank(make_example(3, id="again"))).example.id == "again"
+
+    run(ScriptedLLM(fails), play)
