@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -78,9 +79,8 @@ def test_a_port_that_is_taken_is_named_before_a_model_is_loaded(cli: Invoke, tmp
         port = taken.getsockname()[1]
         result = cli("serve", "--model", tmp_path / "none", "--port", port)
     assert result.exit_code == 1
-    assert result.stderr == (
-        f"error: cannot listen at 127.0.0.1, port {port} ({os.strerror(98)}): --port or --host take another\n"
-    )
+    why = f"cannot listen at 127.0.0.1, port {port} ({os.strerror(errno.EADDRINUSE)})"
+    assert result.stderr == f"error: {why}: --port or --host take another\n"
 
 
 def test_without_the_extra_it_is_named(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
