@@ -251,6 +251,18 @@ def test_a_run_does_not_go_on_with_other_examples_or_other_wording(
     assert len(make_trainer(tmp_path / "run", steps=3, **settings).run(resume=True)) == 3
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "null"])
+def test_a_record_of_inputs_that_cannot_be_read_is_named(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, text: str
+) -> None:
+    make_trainer(tmp_path, steps=1).run()
+    (tmp_path / "inputs.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"inputs\.json cannot be read .*: delete it to go on without its check"):
+        make_trainer(tmp_path, steps=2).run(resume=True)
+    (tmp_path / "inputs.json").unlink()
+    assert len(make_trainer(tmp_path, steps=2).run(resume=True)) == 2
+
+
 def test_a_run_is_not_resumed_to_fewer_steps_than_it_has(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     make_trainer(tmp_path, steps=3).run()
     with pytest.raises(CheckpointError, match=r"has 3 steps, and train\.steps is 2: resume with as many or more"):

@@ -205,7 +205,12 @@ class Trainer:
         now = {"training examples": digest.hexdigest(), "templates": sha256(Path(templates)) if templates else ""}
         path = self.folder / INPUTS
         if resume and path.exists():
-            before = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                before = dict(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise CheckpointError(
+                    f"{path} cannot be read ({error}): delete it to go on without its check"
+                ) from error
             if odd := [what for what, value in now.items() if before.get(what, value) != value]:
                 raise CheckpointError(
                     f"{self.folder}: the {odd[0]} are others than when the run began, and a run that goes on must have "
