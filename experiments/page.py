@@ -52,7 +52,8 @@ Tokens: those that a model computed for a list; what it reused does not count. `
 PAIRS = (
     "Rows beside each other: the row's MRR less the other's, on the queries, and of the training seeds, that both "
     f"have. `*`: p < {ALPHA:g} after Holm's correction for all of these differences. p: of the mean difference, each "
-    "data set counting the same, by a test of its own that is corrected for the number of pairs."
+    "data set counting the same, by a test of its own that is corrected for the number of pairs. Lists: of all data "
+    "sets, on how many the row is above, level and below."
 )
 
 

@@ -61,7 +61,7 @@ def gain_table(figures: Figures) -> Table:
 
 
 def pair_table(figures: Figures, pairs: Sequence[Pair]) -> Table:
-    """What a row has more than another one: the difference of MRR on each data set, and on average."""
+    """What a row has more than another one: the difference of MRR on each data set and on average, and on lists."""
 
     def shown(pair: Pair) -> list[str]:
         by_dataset = [
@@ -70,9 +70,10 @@ def pair_table(figures: Figures, pairs: Sequence[Pair]) -> Table:
         ]
         low, high = pair.interval
         overall = f"{pair.overall.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
-        return [pair.row, pair.other, *by_dataset, overall, _p(pair.overall.p_holm)]
+        lists = " / ".join(f"{count:,}" for count in pair.lists)
+        return [pair.row, pair.other, *by_dataset, overall, _p(pair.overall.p_holm), lists]
 
-    columns = ["row", "compared with", *figures.datasets, "mean difference", "p"]
+    columns = ["row", "compared with", *figures.datasets, "mean difference", "p", "lists above / level / below"]
     return columns, [shown(pair) for pair in pairs]
 
 

@@ -114,9 +114,10 @@ def test_rows_beside_each_other() -> None:
     text = page.section(figures, "results", [])
     beside = text[text.index("Rows beside each other") :]
     # Of two queries even the largest difference has p = 0.5 at best.
-    ((*cells, p),) = page_tables.pair_table(figures, pairs_of(figures))[1]
+    ((*cells, p, lists),) = page_tables.pair_table(figures, pairs_of(figures))[1]
     assert cells == ["ours", "base", "+0.375", "-", "+0.375 [+0.257, +0.493]"]
     assert float(p) == pytest.approx(0.5, abs=0.02)
+    assert lists == "2 / 0 / 0"
     assert line(beside, "ours")[:3] == ["ours", "base", "+0.375"]
     clear = [
         {**cell, "values": {"MRR": [0.9 if cell["row"] == "ours" else 0.1] * 20}, "seed": None, "run_means": []}
@@ -124,8 +125,8 @@ def test_rows_beside_each_other() -> None:
     ]
     clear[0]["dataset"] = "rec-movie"
     figures = made(cells=clear, pairs={"ours": ["base"]})
-    ((*_, marked, _, _, p),) = page_tables.pair_table(figures, pairs_of(figures))[1]
-    assert (marked, p) == ("+0.800*", "< 0.001")
+    ((*_, marked, _, _, p, lists),) = page_tables.pair_table(figures, pairs_of(figures))[1]
+    assert (marked, p, lists) == ("+0.800*", "< 0.001", "20 / 0 / 0")
     assert "Rows beside each other" not in page.section(made(), "results", [])
 
 

@@ -36,6 +36,7 @@ def test_a_pair_is_the_mean_over_data_sets_of_the_mean_differences() -> None:
     assert pair.overall.difference == pytest.approx(0.075)
     assert pair.overall.queries == 5
     # A draw weighs 0.5 and 0 on a by a weight that is uniform from 0 to 1, and has -0.1 on b always.
+    assert pair.lists == (1, 1, 3)  # a: above, level; b: three below
     assert pair.interval == pytest.approx((0.0125 / 2 - 0.05, 0.4875 / 2 - 0.05), abs=0.005)
 
 
