@@ -133,9 +133,12 @@ def test_one_goes_ahead_and_all_others_follow_at_once(make_example: ExampleFacto
     assert [shown(r) for r in llm.requests] == [c.text for c in example.candidates]
 
 
-def test_one_candidate_is_not_judged(make_example: ExampleFactory) -> None:
-    assert rank_all(Pointwise(), [make_example(1)], ScriptedLLM([])) == [Trace("e1", ("c1",))]
-    assert [Pointwise().calls(n) for n in (1, 2, 7)] == [0, 2, 7]
+def test_a_single_candidate_is_judged_too(make_example: ExampleFactory) -> None:
+    """Its score tells whether it is any good, which needs no other."""
+    example = make_example(1)
+    [trace] = rank_all(Pointwise(), [example], Says({example.candidates[0].text: 0.5}))
+    assert (trace.ranking, trace.scores) == (("c1",), {"c1": 1.5})
+    assert [Pointwise().calls(n) for n in (1, 2, 7)] == [1, 2, 7]
 
 
 @pytest.mark.parametrize("scores", [(), (-1.0,), (-1.0, -2.0, -3.0)])
@@ -206,7 +209,7 @@ def test_a_budget_is_never_exceeded_and_spent_as_far_as_it_surely_goes(make_exam
         assert (len(llm.requests), trace.cut_short) == (made, calls < 5)
         assert trace.ranking == (*reversed(example.ids[:made]), *example.ids[made:])
         assert set(llm.batches) == {1}
-    assert [Budget(Pointwise(), max_calls=3).calls(n) for n in (1, 2, 9)] == [0, 2, 3]
+    assert [Budget(Pointwise(), max_calls=3).calls(n) for n in (1, 2, 9)] == [1, 2, 3]
 
 
 def test_a_budget_of_tokens_knows_what_the_last_prompt_took(make_example: ExampleFactory) -> None:
@@ -240,7 +243,7 @@ def test_whatever_the_odds_and_the_budget(yes: list[int], calls: int | None, tok
     )
     assert calls is None or done <= calls
     assert tokens is None or trace.usage.prompt_tokens + trace.usage.completion_tokens <= tokens
-    assert trace.cut_short is (len(yes) > 1 and done < len(yes))
+    assert trace.cut_short is (done < len(yes))
 
 
 # Settings

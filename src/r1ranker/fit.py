@@ -82,7 +82,7 @@ def fit(
 
 
 def _has_own_name(candidate: Candidate) -> bool:
-    return candidate.name is not None and candidate.name != candidate.text
+    return candidate.name is not None and candidate.name.split() != candidate.text.split()
 
 
 def _fit_context(example: RankingExample, allowed: int, count: Count) -> tuple[str, tuple[str, ...], int]:

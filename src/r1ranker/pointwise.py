@@ -39,8 +39,8 @@ class Pointwise(PromptedRanker):
         return super().text_budget(context_tokens, min(max_tokens, LABEL_TOKENS))
 
     def calls(self, n: int, keep: int = 1) -> int:  # noqa: ARG002 - whichever are kept, all are judged
-        """One a candidate; none where there is nothing to compare."""
-        return n if n > 1 else 0
+        """One a candidate, also of a single one: its score is of itself."""
+        return n
 
     def request(self, example: RankingExample, candidate_id: str) -> Request:
         """The question whether this candidate is a good one.
@@ -52,8 +52,6 @@ class Pointwise(PromptedRanker):
         return Request(prompt, words, session=example.id, stop="", scored=True)
 
     def _once(self, example: RankingExample, session: str) -> Ranking:  # noqa: ARG002 - its calls share one anyway
-        if len(example.candidates) == 1:
-            return Trace(example.id, example.ids)
         requests = [self.request(example, i) for i in example.ids]
         try:
             told = yield from ask_all(requests)

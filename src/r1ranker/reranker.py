@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from r1ranker.llm.servers import VLLM, is_server, is_vllm, split_spec
 from r1ranker.modelfolder import RANKER, gguf_file, read_ranker
 from r1ranker.prompted import LABEL_TOKENS
 from r1ranker.rollout import rollout
-from r1ranker.schedules import ScheduledRanker
+from r1ranker.schedules import ScheduledRanker, with_document_tokens
 from r1ranker.sections import parse_section
 from r1ranker.types import Candidate, RankingExample, Sampling, Scenario, Trace, Usage
 
@@ -135,6 +136,13 @@ class Reranker:
             query, documents, history=history, presorted=presorted, scenario=scenario, item_type=item_type
         )
         return self.rank_batch([example], top_k=top_k)[0]
+
+    def limited(self, document_tokens: int) -> Reranker:
+        """The same model and settings, with candidates' texts cut to so many tokens at most."""
+        other = copy.copy(self)
+        other.config = with_settings(self.config, {"document_tokens": document_tokens})
+        other.ranker = with_document_tokens(self.ranker, document_tokens)
+        return other
 
     def rank_batch(
         self, examples: Iterable[RankingExample | Mapping[str, Any]], top_k: int | None = None

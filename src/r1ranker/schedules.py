@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from r1ranker.errors import ConfigError
@@ -287,3 +287,10 @@ def _bytes(text: str) -> int:
 
 
 ScheduledRanker = AnyRanker | Windows | Tournament | Budget
+
+
+def with_document_tokens(ranker: ScheduledRanker, document_tokens: int) -> ScheduledRanker:
+    """The same way to rank, with another limit of a candidate's text."""
+    if isinstance(ranker, Windows | Tournament | Budget):
+        return replace(ranker, inner=with_document_tokens(ranker.inner, document_tokens))  # type: ignore[arg-type]
+    return replace(ranker, document_tokens=document_tokens)

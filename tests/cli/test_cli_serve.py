@@ -18,6 +18,8 @@ from urllib.request import Request, urlopen
 import pytest
 from typer.testing import Result
 
+from r1ranker.cli import options
+
 Invoke = Callable[..., Result]
 
 
@@ -89,3 +91,14 @@ def test_without_the_extra_it_is_named(cli: Invoke, monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 1
     assert "pip install 'r1ranker[serve]'" in result.stderr
     assert "'uvicorn'" in result.stderr
+
+
+def test_an_empty_key_is_refused(cli: Invoke) -> None:
+    result = cli("serve", "--host", "0.0.0.0", "--api-key", "")
+    assert result.exit_code == 1
+    assert result.stderr == "error: --api-key is empty: give a key, or leave the option out\n"
+
+
+@pytest.mark.parametrize("kind", options.RankerKind)
+def test_every_typer_reads_a_kind(kind: options.RankerKind) -> None:
+    assert str(kind) == kind.value

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +14,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from r1ranker.config import RankerConfig
-from r1ranker.errors import AssetError
+from r1ranker.errors import AssetError, InputError
 from r1ranker.llm.base import ScriptedLLM
 from r1ranker.reranker import Reranker
 from r1ranker.serve import app as server
+from r1ranker.serve import guard
 from r1ranker.types import Completion, Request, Sampling
 
 DOCUMENTS = ["A town.", "Jane Austen wrote Emma.", "Melville wrote Moby-Dick."]
@@ -30,9 +34,7 @@ def least_like_emma(request: Request) -> str:
 @contextmanager
 def client(llm: ScriptedLLM | None = None, config: RankerConfig = NO_THINKING, **settings: Any) -> Iterator[TestClient]:
     reranker = Reranker(llm or ScriptedLLM(least_like_emma), config)
-    with TestClient(
-        server.create_app(reranker, "tiny", **settings), raise_server_exceptions=False, client=("127.0.0.1", 1)
-    ) as asked:
+    with TestClient(server.create_app(reranker, "tiny", **settings), raise_server_exceptions=False) as asked:
         yield asked
 
 
@@ -79,7 +81,7 @@ def test_top_n(top_n: int | None, expected: list[int]) -> None:
 
 
 def test_documents_can_be_objects_and_need_not_come_back() -> None:
-    documents = [{"text": "A town."}, {"id": "emma", "text": "Emma", "year": 1815}, "Melville wrote Moby-Dick."]
+    documents = [{"id": "x", "text": "A town."}, {"id": "x", "text": "Emma", "name": 7}, "Melville wrote Moby-Dick."]
     with client() as asked:
         reply = asked.post("/rerank", json={"query": "q", "documents": documents, "return_documents": False})
     assert places(reply) == [1, 2, 0]
@@ -137,6 +139,15 @@ def test_pointwise_answers_with_probabilities() -> None:
     assert [turn["yes"] for turn in cut["trace"]] == pytest.approx([0.88080, 0.98201], abs=1e-5)
 
 
+def test_a_single_document_is_judged_too() -> None:
+    with client(Judge(), RankerConfig(kind="pointwise")) as asked:
+        (result,) = asked.post("/rerank", json={"query": "q", "documents": ["one two"]}).json()["results"]
+    assert result["relevance_score"] == pytest.approx(0.98201, abs=1e-5)
+    with client() as asked:
+        (result,) = asked.post("/rerank", json={"query": "q", "documents": ["one two"]}).json()["results"]
+    assert result["relevance_score"] == 1.0  # of one place the first
+
+
 def test_what_a_budget_left_unjudged_scores_nothing() -> None:
     with client(Judge(), RankerConfig(kind="pointwise", budget_calls=1)) as asked:
         results = asked.post("/rerank", json={"query": "q", "documents": ["one", "one two"]}).json()["results"]
@@ -168,7 +179,8 @@ def test_texts_are_cut_to_what_is_asked_for(own: int | None, asked_for: int | No
         ({"query": "q"}, 422, "documents: Field required"),
         ({"documents": ["a"]}, 400, "there is no context"),
         ({**ASK, "documents": ["a", 3]}, 422, "documents.1"),
-        ({**ASK, "documents": [{"id": "a", "text": "x"}, {"id": "a", "text": "y"}]}, 400, "'a'"),
+        ({**ASK, "documents": [{"id": "a"}]}, 422, "documents.0"),
+        ({**ASK, "model": "\ud800\n"}, 404, r"'\ud800\n' is not served here"),
         ({**ASK, "documents": ["x"] * 6}, 413, "6 documents: this server takes 5 at most"),
         ({**ASK, "top_n": -1}, 422, "top_n"),
         ({**ASK, "max_tokens_per_doc": 1}, 422, "max_tokens_per_doc"),
@@ -178,8 +190,6 @@ def test_texts_are_cut_to_what_is_asked_for(own: int | None, asked_for: int | No
     ],
 )
 def test_what_cannot_be_ranked_is_refused_with_one_message(body: dict[str, Any], status: int, said: str) -> None:
-    import json
-
     llm = ScriptedLLM(least_like_emma)
     with client(llm, max_documents=5) as asked:
         reply = asked.post("/rerank", content=json.dumps(body), headers={"Content-Type": "application/json"})
@@ -208,11 +218,90 @@ def test_a_list_that_cannot_fit_leaves_the_others() -> None:
 
 
 def test_a_large_request_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "LARGEST_BODY", 1000)
+    monkeypatch.setattr(guard, "LARGEST_BODY", 1000)
+    read = 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal read
+        for _ in range(100):
+            read += 100
+            yield b"x" * 100
+
     with client() as asked:
+        told = {"message": "the request has more than 1,000 bytes"}
         reply = asked.post("/rerank", json={**ASK, "query": "x" * 1000})
-        assert (reply.status_code, reply.json()) == (413, {"message": "the request has more than 1,000 bytes"})
+        assert (reply.status_code, reply.json()) == (413, told)
+        reply = asked.post("/rerank", content=parts(), headers={"Content-Type": "application/json"})
+        assert (reply.status_code, reply.json()) == (413, told)
         assert places(asked.post("/rerank", json=ASK)) == [1, 2, 0]
+    assert read
+
+
+def test_a_body_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "READ_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def play() -> None:
+        messages: list[Any] = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+        async def receive() -> Any:
+            return messages.pop(0) if messages else await asyncio.sleep(60)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/rerank", "headers": headers, "query_string": b""}
+        await asyncio.wait_for(server.create_app(Reranker(ScriptedLLM([])), "tiny")(scope, receive, send), 20)
+
+    asyncio.run(play())
+    assert sent[0]["status"] == 408
+    assert b"nothing more of the request came" in sent[1]["body"]
+
+
+def test_a_client_that_leaves_is_not_ranked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LOOK_EVERY", 0.02)
+    begun, go = threading.Event(), threading.Event()
+
+    def waits(request: Request) -> str:
+        begun.set()
+        assert go.wait(20)
+        return least_like_emma(request)
+
+    llm = ScriptedLLM(waits)
+
+    async def ask(app: Any, query: str, stays: asyncio.Event) -> int:
+        body, sent = json.dumps({**ASK, "query": query}).encode(), []
+        messages = [{"type": "http.request", "body": body}]
+
+        async def receive() -> Any:
+            if not messages:
+                await stays.wait()
+            return messages.pop() if messages else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/rerank", "headers": headers, "query_string": b""}
+        await app(scope, receive, send)
+        return int(sent[0]["status"])
+
+    async def play() -> list[int]:
+        app = server.create_app(Reranker(llm, NO_THINKING), "tiny")
+        forever, leaves = asyncio.Event(), asyncio.Event()
+        first = asyncio.create_task(ask(app, "first", forever))
+        assert await asyncio.to_thread(begun.wait, 20)
+        gone = asyncio.create_task(ask(app, "gone", leaves))
+        await asyncio.sleep(0.1)
+        leaves.set()
+        statuses = [await gone]
+        go.set()
+        return [*statuses, await first]
+
+    assert asyncio.run(play()) == [499, 200]
+    assert llm.requests
+    assert not any("gone" in request.prompt.user for request in llm.requests)
 
 
 @pytest.mark.parametrize(
@@ -237,18 +326,79 @@ def test_a_model_that_fails_is_told_and_asked_again(error: Exception, status: in
 # Who may ask, and for what
 
 
-def test_a_key_is_asked_for() -> None:
+@pytest.mark.parametrize(
+    "header", [None, "Bearer wrong", "s3cret-ключ", "Bearer", "Basic s3cret-ключ", "Bearer  ", "Bearer s3cret"]
+)
+def test_without_the_key_nothing_is_read(header: str | None) -> None:
+    headers = {} if header is None else {"Authorization": header.encode()}
     with client(api_key="s3cret-ключ") as asked:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}):
-            reply = asked.post("/rerank", json=ASK, headers=headers)
+        for reply in (
+            asked.post("/rerank", content="{no json", headers={**headers, "Content-Type": "application/json"}),
+            asked.get("/v1/models", headers=headers),
+            asked.get("/openapi.json", headers=headers),
+            asked.get("/nowhere", headers=headers),
+        ):
             assert reply.status_code == 401
             assert "Authorization: Bearer KEY" in reply.json()["message"]
-            assert asked.get("/v1/models", headers=headers).status_code == 401
-        own = {"Authorization": "Bearer s3cret-ключ".encode()}
+        assert asked.get("/health").status_code == asked.head("/health").status_code == 200  # for probes
+        assert asked.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_with_the_key_anyone_may_ask(scheme: str) -> None:
+    own = {"Authorization": f"{scheme} s3cret-ключ".encode()}
+    with client(api_key="s3cret-ключ") as asked:
         assert places(asked.post("/rerank", json=ASK, headers=own)) == [1, 2, 0]
         assert asked.get("/v1/models", headers=own).status_code == 200
-        assert asked.get("/health").status_code == 200  # for probes
-        assert asked.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", " "])
+def test_an_empty_key_is_none_at_all(key: str) -> None:
+    with pytest.raises(InputError, match="the key is empty"), client(api_key=key):
+        pass
+
+
+def test_a_page_of_another_site_can_ask_nothing() -> None:
+    body = json.dumps(ASK)
+    with client(hosts={"localhost", "127.0.0.1", "[::1]"}) as asked:
+        for kind in ({}, {"Content-Type": "text/plain"}):
+            reply = asked.post("/rerank", content=body, headers={"Host": "localhost", **kind})
+            assert (reply.status_code, reply.json()["message"][:17]) == (415, "a request is JSON")
+        for host in ("evil.example", "evil.example:8080", "localhost.evil.example", ""):
+            reply = asked.get("/health", headers={"Host": host})
+            assert reply.status_code == 400
+            assert "is not this machine's name" in reply.json()["message"]
+        for host in ("localhost", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]", "[::1]:8080"):
+            assert places(asked.post("/rerank", json=ASK, headers={"Host": host})) == [1, 2, 0]
+
+
+def test_null_is_the_same_as_nothing() -> None:
+    nothing = dict.fromkeys(
+        ["model", "top_n", "return_documents", "max_tokens_per_doc", "history", "presorted", "item_type", "trace"]
+    )
+    with client() as asked:
+        reply = asked.post("/rerank", json={**ASK, **nothing})
+        assert places(reply) == [1, 2, 0]
+        assert all("document" in result for result in reply.json()["results"])
+        assert asked.post("/rerank", json={**ASK, "documents": None}).status_code == 422
+
+
+def test_many_wrong_documents_are_told_as_one() -> None:
+    with client() as asked:
+        reply = asked.post("/rerank", json={**ASK, "documents": [0] * 10_000})
+        assert reply.status_code == 422
+        assert len(reply.content) < 1000
+        wrong = {**ASK, "top_n": -1, "presorted": [], "item_type": 1, "trace": 7, "query": 5, "max_tokens_per_doc": 1}
+        assert asked.post("/rerank", json=wrong).json()["message"].endswith("; and 1 more")
+
+
+def test_the_same_request_has_the_same_ranking_in_shuffled_orders() -> None:
+    llm = ScriptedLLM(lambda request: request.choices[0])  # goes by the order alone
+    with client(llm, RankerConfig(kind="first_step", orders=4)) as asked:
+        replies = [places(asked.post("/rerank", json={**ASK, "documents": list("abcdefgh")})) for _ in range(4)]
+        ids = {asked.post("/rerank", json=ASK).json()["id"] for _ in range(2)}
+    assert len(set(map(tuple, replies))) == 1
+    assert len(ids) == 2
 
 
 def test_a_model_has_its_name_and_aliases() -> None:

@@ -42,11 +42,9 @@ def run(llm: ScriptedLLM, play: Callable[[Batcher], Awaitable[Any]], **settings:
 
     async def all_of_it() -> Any:
         batcher = Batcher(Reranker(llm, RankerConfig(thinking=False)), **settings)
-        work = asyncio.create_task(batcher.run())
         try:
             return await asyncio.wait_for(play(batcher), 30)
         finally:
-            work.cancel()
             batcher.close()
 
     return asyncio.run(all_of_it())
@@ -115,30 +113,37 @@ def test_who_leaves_is_not_ranked_for(make_example: ExampleFactory) -> None:
     llm = Gated()
 
     async def play(batcher: Batcher) -> None:
-        first, gone, stays = (asked(batcher, make_example(2, id=name)) for name in ("first", "gone", "stays"))
+        first = asked(batcher, make_example(2, id="first"))
         await begun(llm)
+        gone, stays = (asked(batcher, make_example(2, id=name)) for name in ("gone", "stays"))
+        await asyncio.sleep(0)
+        assert batcher.waiting == 2
         gone.cancel()
         await asyncio.wait([gone])
+        assert batcher.waiting == 1
+        late = asked(batcher, make_example(2, id="late"))  # there is room again
         llm.go.set()
         assert (await stays).example.id == "stays"
         await first
+        await late
 
-    run(llm, play, concurrency=1)
-    assert llm.batches == [["first"], ["stays"]]
+    run(llm, play, concurrency=1, most_waiting=2)
+    assert llm.batches == [["first"], ["stays"], ["late"]]
 
 
 def test_who_leaves_while_it_is_ranked_disturbs_no_other(make_example: ExampleFactory) -> None:
     llm = Gated()
 
     async def play(batcher: Batcher) -> None:
-        gone, stays = (asked(batcher, make_example(2, id=name)) for name in ("gone", "stays"))
+        gone = asked(batcher, make_example(3, id="gone"))
         await begun(llm)
         gone.cancel()
+        stays = asked(batcher, make_example(2, id="stays"))
         llm.go.set()
         assert (await stays).example.id == "stays"
 
     run(llm, play)
-    assert llm.batches == [["gone", "stays"]]
+    assert llm.batches == [["gone"], ["gone"], ["stays"]]
 
 
 def test_an_error_of_one_list_is_its_own(make_example: ExampleFactory) -> None:
@@ -174,3 +179,52 @@ def test_an_error_of_the_model_is_everybodys_and_it_goes_on(make_example: Exampl
         assert (await batcher.rank(make_example(3, id="again"))).example.id == "again"
 
     run(ScriptedLLM(fails), play)
+
+
+def test_the_same_list_twice_goes_one_after_the_other(make_example: ExampleFactory) -> None:
+    """A model keeps what it read by a list's id."""
+    llm = Gated()
+
+    async def play(batcher: Batcher) -> None:
+        tasks = [asked(batcher, make_example(2, id="first"))]
+        await begun(llm)
+        tasks += [asked(batcher, make_example(2, id=name)) for name in ("a", "b", "a")]
+        await asyncio.sleep(0)
+        llm.go.set()
+        assert [r.example.id for r in await asyncio.gather(*tasks)] == ["first", "a", "b", "a"]
+
+    run(llm, play)
+    assert llm.batches == [["first"], ["a", "b"], ["a"]]
+
+
+@pytest.mark.parametrize(("own", "limits"), [(None, (None, 6)), (6, (None, 6, 9))])
+def test_limits_that_change_nothing_part_no_batch(
+    make_example: ExampleFactory, own: int | None, limits: tuple[int | None, ...]
+) -> None:
+    llm = Gated()
+
+    async def play(batcher: Batcher) -> None:
+        batcher.reranker = Reranker(llm, RankerConfig(thinking=False, document_tokens=own))
+        tasks = [asked(batcher, make_example(2, id="first"))]
+        await begun(llm)
+        tasks += [asked(batcher, make_example(2, id=str(limit)), limit) for limit in limits]
+        await asyncio.sleep(0)
+        llm.go.set()
+        await asyncio.gather(*tasks)
+
+    run(llm, play)
+    assert llm.batches[1:] == ([["None"], ["6"]] if own is None else [["None", "6", "9"]])
+
+
+def test_what_is_closed_begins_again(make_example: ExampleFactory) -> None:
+    async def play(batcher: Batcher) -> None:
+        for name in ("a", "b"):
+            assert (await batcher.rank(make_example(2, id=name))).example.id == name
+            thread = batcher._thread
+            assert thread is not None
+            assert thread.daemon  # no process waits for it
+            batcher.close()
+            await asyncio.to_thread(thread.join, 20)
+            assert not thread.is_alive()
+
+    run(ScriptedLLM(lambda request: request.choices[0]), play)

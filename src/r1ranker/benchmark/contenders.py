@@ -119,10 +119,12 @@ class ModelRow:
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
         files = {"templates": self.asked.templates, "thoughts": self.asked.thoughts}
+        # Without a limit as it was before there was one: what is measured stays.
+        left_out = {*files, *(["document_tokens"] if self.asked.document_tokens is None else [])}
         first = self._first_stage(dataset)
         return {
             **self._backend(),
-            "ranker": self.asked.model_dump(mode="json", exclude=set(files)),
+            "ranker": self.asked.model_dump(mode="json", exclude=left_out),
             **{name: sha256(Path(path)) if path else "" for name, path in files.items()},
             "temperature": self.config.temperature,
             **({"first stage": self._first_identity(first, dataset)} if first else {}),

@@ -28,6 +28,10 @@ class RankerKind(str, Enum):
     first_step = "first-step"
     pointwise = "pointwise"
 
+    def __str__(self) -> str:
+        """As it is written: typer before 0.29 looks what the parser gave up by its text."""
+        return self.value
+
 
 def _kind(text: str | RankerKind) -> RankerKind:
     """Also as recipes spell it: first_step."""

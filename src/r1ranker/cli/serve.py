@@ -11,6 +11,7 @@ import typer
 
 from r1ranker.cli import options
 from r1ranker.cli.console import say
+from r1ranker.cli.errors import Interrupted
 from r1ranker.cli.rank import load_reranker
 from r1ranker.errors import InputError, MissingExtraError
 
@@ -53,8 +54,8 @@ def serve(
 ) -> None:
     """Serve a ranker over HTTP, and a page to try it on.
 
-    POST /rerank, /v1/rerank or /v2/rerank, as clients of Cohere and Jina do; /docs tells every field. Ctrl-C or SIGTERM
-    answers what is under way, and ends.
+    POST /rerank, /v1/rerank or /v2/rerank, as clients of Cohere and Jina do; /openapi.json tells every field. Ctrl-C or
+    SIGTERM answers what is under way and what waits, and ends; a second Ctrl-C ends at once.
     """
     try:
         import uvicorn
@@ -65,6 +66,8 @@ def serve(
         raise MissingExtraError("serve", error.name or "fastapi", "serve") from error
     from r1ranker.modelfolder import short_name
 
+    if api_key is not None and not api_key.strip():
+        raise InputError("--api-key is empty: give a key, or leave the option out")
     with _listening(host, port) as listening:  # a port that is taken is told before the model is loaded
         reranker = load_reranker(model, settings, device)
         name = short_name(model)
@@ -73,6 +76,8 @@ def serve(
             name,
             aliases=alias or [],
             api_key=api_key,
+            # Without a key, a page of another site may not call this machine by a name of its own.
+            hosts={host, *_LOCAL} if api_key is None and _is_local(host) else None,
             max_documents=max_documents,
             max_waiting=max_waiting,
             concurrency=concurrency,
@@ -84,7 +89,13 @@ def serve(
         say(f"serving {name} at {address} (a page to try it on; POST {address}/rerank)")
         if api_key is None and not _is_local(host):
             say("anyone who reaches this address may ask: --api-key (or R1RANKER_API_KEY) wants a key")
-        server.run(sockets=[listening])
+        try:
+            server.run(sockets=[listening])
+        except KeyboardInterrupt:  # what uvicorn ends with; the second one of two with a traceback
+            raise Interrupted("stopped") from None
+
+
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import hashlib
+import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from r1ranker import __version__
 from r1ranker.errors import InputError, R1RankerError
 from r1ranker.reranker import RankResult, Reranker, make_example
 from r1ranker.serve.batching import Batcher, Overloaded
+from r1ranker.serve.guard import Guard
 from r1ranker.serve.schemas import RerankRequest, RerankResponse, response
+from r1ranker.types import RankingExample
 
-LARGEST_BODY = 32 * 1024 * 1024
-"""Bytes of a request."""
-_LOOK_EVERY = 0.5
+LOOK_EVERY = 0.5
 """Seconds between looks whether a client that waits is still there."""
 _CLIENT_GONE = 499
+_TOLD = 5
+"""How many wrong fields are named."""
 
 
 def create_app(
@@ -35,77 +38,59 @@ def create_app(
     *,
     aliases: Sequence[str] = (),
     api_key: str | None = None,
+    hosts: Collection[str] | None = None,
     max_documents: int = 1000,
     max_waiting: int = 256,
     concurrency: int = 32,
 ) -> FastAPI:
     """The server of one model.
 
-    model, aliases: the names that a request may call it by. api_key: what `Authorization: Bearer …` must hold (None:
-    anyone may ask). max_documents: of a request. max_waiting, concurrency: see `Batcher`.
+    model, aliases: the names that a request may call it by. api_key, hosts: see `Guard`. max_documents: of a request.
+    max_waiting, concurrency: see `Batcher`. Raises InputError for a key without a character.
     """
+    if api_key is not None and not api_key.strip():
+        raise InputError("the key is empty: give one, or leave it out")
     batcher = Batcher(reranker, most_waiting=max_waiting, concurrency=concurrency)
     names = {model, *aliases}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        ranking = asyncio.create_task(batcher.run())
         yield
-        ranking.cancel()
         batcher.close()
 
-    async def authorized(request: Request) -> None:
-        told = request.headers.get("authorization", "").removeprefix("Bearer ")
-        # Header bytes come as Latin-1, clients send UTF-8.
-        if api_key is not None and not secrets.compare_digest(told.encode("latin-1"), api_key.encode()):
-            raise HTTPException(401, "this server wants its key: Authorization: Bearer KEY")
-
-    app = FastAPI(title="r1ranker", version=__version__, lifespan=lifespan, redoc_url=None)
-    app.add_middleware(BodyLimit)
+    # FastAPI's own pages of the fields load scripts of another server.
+    app = FastAPI(title="r1ranker", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(Guard, api_key=api_key, hosts=hosts)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(R1RankerError, _not_ranked)
     app.add_exception_handler(Exception, _unexpected)
 
-    @app.post("/rerank", dependencies=[Depends(authorized)], response_model_exclude_none=True)
-    @app.post("/v1/rerank", dependencies=[Depends(authorized)], response_model_exclude_none=True)
-    @app.post("/v2/rerank", dependencies=[Depends(authorized)], response_model_exclude_none=True)
+    @app.post("/rerank", response_model_exclude_none=True)
+    @app.post("/v1/rerank", response_model_exclude_none=True)
+    @app.post("/v2/rerank", response_model_exclude_none=True)
     async def rerank(asked: RerankRequest, request: Request) -> RerankResponse:
         """Rank documents, best first."""
         if asked.model and asked.model not in names:
-            raise HTTPException(404, f"'{asked.model}' is not served here, '{model}' is (--alias adds a name)")
+            raise HTTPException(404, f"{asked.model[:100]!a} is not served here, '{model}' is (--alias adds a name)")
         if (n := len(asked.documents)) > max_documents:
             raise HTTPException(413, f"{n:,} documents: this server takes {max_documents:,} at most (--max-documents)")
-        id = f"rerank-{uuid.uuid4().hex}"
-        example = make_example(
-            asked.query,
-            [d if isinstance(d, str) else d.model_dump(exclude_none=True) for d in asked.documents],
-            history=asked.history,
-            id=id,  # rankings under way side by side must differ in it
-            presorted=asked.presorted,
-            scenario=asked.scenario,
-            item_type=asked.item_type,
-        )
-        ranked = asyncio.create_task(batcher.rank(example, asked.max_tokens_per_doc))
+        ranked = asyncio.create_task(batcher.rank(_example(asked), asked.max_tokens_per_doc))
         result = await _while_there(request, ranked)
-        answer = response(
-            result,
-            asked,
-            id=id,
-            model=model,
-            kind=reranker.config.kind,
-            sharpness=reranker.config.sharpness,
-        )
+        config = reranker.config
+        answer = response(result, asked, model=model, kind=config.kind, sharpness=config.sharpness)
+        answer.id = f"rerank-{uuid.uuid4().hex}"
         answer.results = answer.results[: asked.top_n or None]
         return answer
 
-    @app.get("/v1/models", dependencies=[Depends(authorized)])
+    @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """The names that a request may give."""
         listed = [{"id": name, "object": "model", "owned_by": "r1ranker"} for name in (model, *aliases)]
         return {"object": "list", "data": listed}
 
     @app.get("/health")
+    @app.head("/health", include_in_schema=False)
     async def health() -> dict[str, Any]:
         """Whether the server answers, and how many lists wait to be begun."""
         return {"status": "ok", "model": model, "waiting": batcher.waiting}
@@ -119,36 +104,24 @@ def create_app(
     return app
 
 
+def _example(asked: RerankRequest) -> RankingExample:
+    """What is ranked. Its id is a digest of it: what is shuffled by id comes out alike for the same request."""
+    documents = [d if isinstance(d, str) else {"text": d.text, "name": d.name} for d in asked.documents]
+    told: dict[str, Any] = asked.model_dump(include={"history", "presorted", "scenario", "item_type"})
+    example = make_example(asked.query, documents, **told)
+    digest = hashlib.sha256(json.dumps([asked.query, documents, told]).encode())
+    return replace(example, id=digest.hexdigest()[:32])
+
+
 async def _while_there(request: Request, ranked: asyncio.Task[RankResult]) -> RankResult:
     """The result. A client that leaves is not ranked for, if its list is not begun."""
     while True:
-        done, _ = await asyncio.wait({ranked}, timeout=_LOOK_EVERY)
+        done, _ = await asyncio.wait({ranked}, timeout=LOOK_EVERY)
         if done:
             return ranked.result()
         if await request.is_disconnected():
             ranked.cancel()
             raise HTTPException(_CLIENT_GONE, "the client has left")
-
-
-class BodyLimit:
-    """Refuses a request of more than `LARGEST_BODY` bytes while it is read."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI's specification."""
-        read = 0
-
-        async def limited() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > LARGEST_BODY:
-                raise HTTPException(413, f"the request has more than {LARGEST_BODY:,} bytes")
-            return message
-
-        await self.app(scope, limited if scope["type"] == "http" else receive, send)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -157,10 +130,12 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 async def _not_valid(_: Request, error: Exception) -> Response:
-    """Each key with what is wrong; what was sent is not sent back."""
+    """The first wrong keys with what is wrong; what was sent is not sent back."""
     assert isinstance(error, RequestValidationError)
-    told = [f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors()]
-    return JSONResponse({"message": "; ".join(told)}, 422)
+    errors = error.errors()
+    told = [f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in errors[:_TOLD]]
+    more = [f"and {len(errors) - _TOLD} more"] if len(errors) > _TOLD else []
+    return JSONResponse({"message": "; ".join([*told, *more])}, 422)
 
 
 async def _not_ranked(_: Request, error: Exception) -> Response:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from typing import Any
 
 from r1ranker.errors import InputError, R1RankerError
-from r1ranker.reranker import RankResult, Reranker, with_settings
+from r1ranker.reranker import RankResult, Reranker
 from r1ranker.types import RankingExample
 
 
@@ -18,26 +18,38 @@ class Overloaded(R1RankerError):
     """More lists wait than the server takes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
     example: RankingExample
     document_tokens: int | None
-    result: asyncio.Future[RankResult]
+    result: asyncio.Future[RankResult] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def finish(self, result: RankResult) -> None:
+        self._tell(self.result.set_result, result)
+
+    def fail(self, error: Exception) -> None:
+        self._tell(self.result.set_exception, error)
+
+    def _tell(self, tell: Callable[[Any], None], what: object) -> None:
+        """From the thread. Whoever has left is told nothing."""
+        with suppress(RuntimeError):  # the loop has ended
+            self.result.get_loop().call_soon_threadsafe(lambda: None if self.result.done() else tell(what))
 
 
 class Batcher:
     """Ranks lists in batches, in the order of their arrival.
 
-    most_waiting: lists that may wait; more are refused. concurrency: lists that are ranked side by side. Who asks for
-    other `document_tokens` than the first of those that wait is in a later batch.
+    most_waiting: lists that may wait; more are refused. concurrency: lists that are ranked side by side. In a batch all
+    have the same `document_tokens`, and no two the same id. The thread begins with the first list, and keeps no process
+    from ending.
     """
 
     def __init__(self, reranker: Reranker, *, most_waiting: int = 256, concurrency: int = 32) -> None:
         self.reranker, self.most_waiting, self.concurrency = reranker, most_waiting, concurrency
-        self._jobs: deque[_Job] = deque()
-        self._arrived = asyncio.Event()
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ranking")
-        self._asked = lru_cache(maxsize=8)(self._with_document_tokens)
+        self._jobs: list[_Job] = []
+        self._changed = Condition()
+        self._thread: Thread | None = None
+        self._closed = False
 
     @property
     def waiting(self) -> int:
@@ -50,66 +62,61 @@ class Batcher:
         document_tokens: tokens of a text at most; the ranker's own limit holds too.
         Raises Overloaded, and what the ranking raises.
         """
-        if len(self._jobs) >= self.most_waiting:
-            raise Overloaded(f"{len(self._jobs):,} lists wait already: try again later")
-        job = _Job(example, document_tokens, asyncio.get_running_loop().create_future())
-        self._jobs.append(job)
-        self._arrived.set()
-        return await job.result
-
-    async def run(self) -> None:
-        """Rank what arrives, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._arrived.wait()
-            batch = self._take()
-            if not batch:
-                self._arrived.clear()
-                continue
-            ranking = loop.run_in_executor(self._pool, self._rank, batch, loop)
-            [error] = await asyncio.gather(ranking, return_exceptions=True)
-            if error is not None:  # of the model, not of one list: whoever still waits is told
-                for job in batch:
-                    _fail(job, error)
+        own = self.reranker.config.document_tokens
+        limit = None if document_tokens is None or (own and own <= document_tokens) else document_tokens
+        with self._changed:
+            if len(self._jobs) >= self.most_waiting:
+                raise Overloaded(f"{len(self._jobs):,} lists wait already: try again later")
+            job = _Job(example, limit)
+            self._jobs.append(job)
+            if self._thread is None or not self._thread.is_alive():
+                self._closed = False
+                self._thread = Thread(target=self._work, name="ranking", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        try:
+            return await job.result
+        finally:
+            with self._changed, suppress(ValueError):  # begun
+                self._jobs.remove(job)
 
     def close(self) -> None:
-        """Let the thread end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Let the thread end, after the batch under way."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _work(self) -> None:
+        """In the thread: rank what waits, until closed."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._closed)
+                if not self._jobs:
+                    return
+                batch = self._take()
+            try:
+                self._rank(batch)
+            except Exception as error:  # noqa: BLE001 - of the model, not of one list: whoever still waits is told
+                for job in batch:
+                    job.fail(error)
 
     def _take(self) -> list[_Job]:
-        """The next batch: what still waits, all with the limit of the first."""
-        waiting = [job for job in self._jobs if not job.result.done()]
-        batch = [job for job in waiting if job.document_tokens == waiting[0].document_tokens][: self.concurrency]
-        taken = set(map(id, batch))
-        self._jobs = deque(job for job in waiting if id(job) not in taken)
-        return batch
+        """The next batch: those that can go with the first."""
+        batch: dict[str, _Job] = {}
+        for job in self._jobs:
+            if job.document_tokens == self._jobs[0].document_tokens and len(batch) < self.concurrency:
+                batch.setdefault(job.example.id, job)
+        self._jobs = [job for job in self._jobs if batch.get(job.example.id) is not job]
+        return list(batch.values())
 
-    def _rank(self, batch: Sequence[_Job], loop: asyncio.AbstractEventLoop) -> None:
-        """In the thread. Each result goes to its request at once."""
+    def _rank(self, batch: Sequence[_Job]) -> None:
+        """Each result goes to its request at once."""
 
         def give_up(position: int, error: InputError) -> None:
-            loop.call_soon_threadsafe(_fail, batch[position], error)
+            batch[position].fail(error)
 
-        reranker = self._asked(batch[0].document_tokens)
+        limit = batch[0].document_tokens
+        reranker = self.reranker if limit is None else self.reranker.limited(limit)
         examples = [job.example for job in batch]
         for position, result in reranker.rank_stream(examples, concurrency=self.concurrency, on_error=give_up):
-            loop.call_soon_threadsafe(_finish, batch[position], result)
-
-    def _with_document_tokens(self, document_tokens: int | None) -> Reranker:
-        """The same model, asked with shorter texts."""
-        if document_tokens is None:
-            return self.reranker
-        own = self.reranker.config.document_tokens
-        limit = document_tokens if own is None else min(own, document_tokens)
-        config = with_settings(self.reranker.config, {"document_tokens": limit})
-        return Reranker(self.reranker.llm, config, seed=self.reranker.sampling.seed)
-
-
-def _finish(job: _Job, result: RankResult) -> None:
-    if not job.result.done():
-        job.result.set_result(result)
-
-
-def _fail(job: _Job, error: BaseException) -> None:
-    if not job.result.done():
-        job.result.set_exception(error)
+            batch[position].finish(result)

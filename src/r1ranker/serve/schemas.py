@@ -6,9 +6,9 @@ A client may send more than is named here (each vendor has fields of its own): w
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
 
 from r1ranker.fit import MIN_TOKENS
 from r1ranker.rankers import RankerKind
@@ -18,11 +18,18 @@ from r1ranker.types import Scenario
 
 
 class Document(BaseModel):
-    """A candidate with more than its text. name: what an answer may call it by, such as a film's title."""
+    """A candidate with more than its text. name: what an answer may call it by, such as an LLM's.
+
+    Clients send ids and more of their own, also the same id for several parts of a document: results tell the index.
+    """
 
     text: str
-    id: str | None = None
     name: str | None = None
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _only_text(cls, name: object) -> object:
+        return name if isinstance(name, str) else None
 
 
 class RerankRequest(BaseModel):
@@ -30,13 +37,15 @@ class RerankRequest(BaseModel):
 
     model: str | None = Field(None, description="The served model's name, or one of its aliases; without it, the same.")
     query: str = ""
-    documents: list[str | Document] = Field(min_length=1)
+    documents: Annotated[list[str | Document], FailFast()] = Field(min_length=1)
     top_n: int | None = Field(None, ge=0, description="How many results are returned; without it, or 0: all.")
     return_documents: bool = True
     max_tokens_per_doc: int | None = Field(
         None, ge=MIN_TOKENS, description="Longer texts are cut to so many tokens, between words."
     )
-    history: list[str] = Field([], description="Items of the past, oldest first; the documents may come next.")
+    history: Annotated[list[str], FailFast()] = Field(
+        [], description="Items of the past, oldest first; the documents may come next."
+    )
     presorted: bool = Field(False, description="The documents stand in the order of an earlier ranking, best first.")
     scenario: Scenario | None = Field(
         None,
@@ -44,6 +53,12 @@ class RerankRequest(BaseModel):
     )
     item_type: str = Field("", description="What one document is called in the prompt, such as film.")
     trace: bool = Field(False, description="Also every turn: what was excluded, and how likely each was.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, raw: object) -> object:
+        """Typed clients send null for what they leave out."""
+        return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
 
 
 class ReturnedDocument(BaseModel):
@@ -55,6 +70,7 @@ class ReturnedDocument(BaseModel):
 class Result(BaseModel):
     """A document in its place. index: its place in the request, from 0. model_score: see `RankedDocument`."""
 
+    model_config = ConfigDict(protected_namespaces=())  # for model_score
     index: int
     relevance_score: float
     document: ReturnedDocument | None = None
@@ -72,9 +88,11 @@ class TokenUsage(BaseModel):
 
 
 class RerankResponse(BaseModel):
-    """Results best first. truncated: texts that were cut. trace: turns, if they were asked for."""
+    """Results best first. truncated: texts that were cut or left out. trace: turns, if they were asked for; documents
+    are called by their index.
+    """
 
-    id: str
+    id: str = ""
     model: str
     results: list[Result]
     usage: TokenUsage
@@ -94,7 +112,7 @@ def relevance(document: RankedDocument, kind: RankerKind) -> float:
 
 
 def response(
-    result: RankResult, request: RerankRequest, *, id: str, model: str, kind: RankerKind, sharpness: float
+    result: RankResult, request: RerankRequest, *, model: str, kind: RankerKind, sharpness: float
 ) -> RerankResponse:
     """What is answered. kind, sharpness: of the ranker's settings."""
     usage = result.usage
@@ -108,7 +126,6 @@ def response(
         for document in result
     ]
     return RerankResponse(
-        id=id,
         model=model,
         results=results,
         usage=TokenUsage(
