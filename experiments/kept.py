@@ -28,7 +28,7 @@ class Kept:
 
     cells: (row of tables, data set, seed) -> its cell. data: what is told of each data set. trainings: (name, seed) ->
     what is told of it. asked: row -> what decides its rankings. benchmarks: what is told of each, the oldest first;
-    a cell's "earlier" says which it is of.
+    a cell's "earlier" says which it is of. notes: what is to be known of values.
     """
 
     file: Path | None = None
@@ -37,6 +37,7 @@ class Kept:
     trainings: Mapping[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
     asked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     benchmarks: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
 
     def queries(self, row: str, dataset: str, seed: int | None) -> int:
         """How many lists of a data set a row of tables has ranked; 0 without a cell."""
@@ -114,7 +115,8 @@ def load_kept(path: Path, plan: Plan) -> Kept:
             for cell in results["cells"]
         }
         trainings = {(told["name"], told["seed"]): told for told in results["trainings"]}
-        kept = Kept(path, cells, results["data"], trainings, results.get("asked", {}), benchmarks)
+        notes = tuple(results.get("notes", ()))
+        kept = Kept(path, cells, results["data"], trainings, results.get("asked", {}), benchmarks, notes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is no experiment's results ({error!r}): {_ANEW}") from error
     named = [*plan.bench.data.names, *plan.bench.data.variants]
@@ -193,6 +195,9 @@ def merged(results: dict[str, Any], kept: Kept, plan: Plan) -> dict[str, Any]:
         "datasets": [name for name in plan.bench.data.names if name in data],  # variants count in nothing
         "data": {name: data[name] for name in datasets},
         "missing": [text for text in results["missing"] if text not in told_before],
+        "notes": list(
+            dict.fromkeys([*kept.notes, *(text for text in results.get("notes", ()) if text not in told_before)])
+        ),
         "trainings": [trainings[key] for key in sorted(trainings, key=lambda key: (trained[key[0]], key[1]))],
         "asked": {**kept.asked, **results["asked"]},
         **benchmarks[last],

@@ -102,8 +102,8 @@ def section(figures: Figures, place: str, pictures: Sequence[str]) -> str:
             table(*quoted),
         ]
     parts += [f"![{name}]({place}/{name})" for name in pictures if name == f"{results['name']}.png"]
-    if results["missing"]:
-        parts.append("Missing or to be known:\n\n" + "\n".join(f"- {text}" for text in results["missing"]))
+    if told := [*results["missing"], *results.get("notes", ())]:
+        parts.append("Missing or to be known:\n\n" + "\n".join(f"- {text}" for text in told))
     if results["trainings"]:
         parts.append(table(*training_table(figures, place, pictures)))
     parts += [table(*data_table(figures)), repeat(figures, place)]

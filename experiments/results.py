@@ -227,9 +227,8 @@ def results_of(
         "pairs": plan.pairs,
         "datasets": list(report.datasets),
         "data": {name: without_absolute_paths(told) for name, told in data.items()},
-        "missing": without_absolute_paths(
-            [*hand.missing, *report.facts.get("failed", ()), *report.facts.get("notes", ())]
-        ),
+        "missing": without_absolute_paths([*hand.missing, *report.facts.get("failed", ())]),
+        "notes": without_absolute_paths([*report.facts.get("notes", ())]),
         "quoted": plan.bench.quoted,
         "trainings": without_absolute_paths(trainings),
         "asked": hand.asked,

@@ -12,7 +12,7 @@ import torch
 from r1ranker.config import ModelConfig, RankerConfig
 from r1ranker.errors import AssetError
 from r1ranker.llm.transformers import TransformersLLM
-from r1ranker.modelfolder import read_ranker, save_ranker
+from r1ranker.modelfolder import facts_of, read_ranker, save_ranker
 from r1ranker.rl.policy import Policy
 from r1ranker.types import RankingExample, Sampling
 
@@ -94,6 +94,15 @@ def test_saving_again_replaces_what_was_there(tiny_model: Any, tiny_tokenizer: A
     for ranker in (RANKER, RankerConfig(kind="direct", max_tokens=5)):
         save_ranker(tmp_path, tiny_model, tiny_tokenizer, ranker, base="tiny", facts={})
     assert read_ranker(tmp_path) == RankerConfig(kind="direct", max_tokens=5)
+
+
+def test_what_is_known_of_a_training_is_found_at_every_place(tmp_path: Path) -> None:
+    (tmp_path / "ranker.json").write_text(json.dumps({"ranker": {}, "facts": {"recipe": "mine"}}), encoding="utf-8")
+    (tmp_path / "model.gguf").write_bytes(b"")
+    for place in (tmp_path, tmp_path / "model.gguf", f"vllm:{tmp_path}"):
+        assert facts_of(place) == {"recipe": "mine"}
+    assert facts_of("openai:gpt@http://localhost") == {}
+    assert facts_of(tmp_path / "elsewhere" / "other.gguf") == {}
 
 
 def test_a_model_from_elsewhere_says_nothing(tiny_folder: Path) -> None:

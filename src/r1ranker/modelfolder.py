@@ -68,6 +68,17 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return dict(facts) if isinstance(facts, dict) else {}
 
 
+def facts_of(place: Path | str) -> dict[str, Any]:
+    """`read_facts` of a place as `reranker.locate` gives it: a folder, a GGUF file beside its `ranker.json`, or vLLM's
+    folder; nothing of a server.
+    """
+    name = str(place)
+    if is_server(name):
+        return {}
+    path = Path(name.removeprefix(VLLM))
+    return read_facts(path if path.is_dir() else path.parent)
+
+
 def gguf_file(place: Path) -> Path | None:
     """The GGUF file of a place: itself, or the one in a folder that holds no other model; else None.
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,18 @@ def test_a_run_goes_on_with_the_adapter_of_another(cli: Invoke, recipe: Path) ->
     earlier = json.loads(Path("first/model/ranker.json").read_text(encoding="utf-8"))
     assert ranker["facts"]["began_at"] == earlier["facts"]
     assert ranker["base"] == earlier["base"] != "first/model"
+
+
+def test_a_run_that_begins_at_a_trained_folder_says_so(cli: Invoke, recipe: Path) -> None:
+    assert cli("train", recipe, "--no-eval", "--out", "first").exit_code == 0
+    went_on = cli("train", recipe, "--no-eval", "--set", "model.path=first/model", "--out", "second")
+    assert went_on.exit_code == 0, went_on.stderr
+    first, second = (
+        json.loads(Path(f"{name}/model/ranker.json").read_text(encoding="utf-8"))["facts"]
+        for name in ("first", "second")
+    )
+    assert "began_at" not in first
+    assert second["began_at"] == first
 
 
 WARMUP = (
@@ -284,6 +297,17 @@ def test_a_history_that_another_data_set_tests_is_not_trained_on() -> None:
     mixed = runs.mix([one, two])
     assert [e.id for e in mixed.train] == ["2", "4"]  # "Babe" is tested beside it, of another user
     assert mixed.notes == ("1 training examples dropped: their query or history is tested in another data set",)
+
+
+def test_what_a_data_set_tests_itself_takes_nothing_from_its_own_training() -> None:
+    """Many users search for the same; which of them are tested is the data set's own affair."""
+    users = tuple(replace(example(f"u{k}", "running shoes"), history=(f"shoe {k}",)) for k in range(4))
+    one = Dataset("one", users[:3], users[3:])
+    blank = replace(example("6"), query=" ")
+    two = Dataset("two", (example("4", "Who?"), example("5", "running shoes")), (blank,))
+    three = Dataset("three", (example("7", film="Up"),), (example("8", film="Babe"),))
+    mixed = runs.mix([one, two, three])
+    assert [e.id for e in mixed.train] == ["u0", "u1", "u2", "4", "7"]  # two's "running shoes" is tested in one
 
 
 def test_no_training_examples_is_one_message(recipe: Path, tmp_path: Path, tasks_file: Path) -> None:

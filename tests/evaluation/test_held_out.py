@@ -54,6 +54,18 @@ def test_what_the_adapter_before_learned_from_counts(lists: str) -> None:
     assert "8 of these 10 lists" in told(lists, {"options": {"other.jsonl": {}}, "began_at": before})
 
 
+def test_each_training_of_a_chain_is_looked_at(lists: str) -> None:
+    """The last one had this split; what the one before learned from is known to the model all the same."""
+    now = {lists: {"test_fraction": 0.2}}
+    chain = {"options": now, "began_at": {"options": {lists: {"test_fraction": 0.5, "seed": 1}}}}
+    test = {e.id for e in load_dataset(lists, test_fraction=0.2).test}
+    before = {e.id for e in load_dataset(lists, test_fraction=0.5, seed=1).train}
+    assert test & before
+    assert f"of {len(test & before)} of these {len(test)} lists" in told(lists, chain, test_fraction=0.2)
+    assert "--option test_fraction=0.5 --option seed=1" in told(lists, chain, test_fraction=0.2)
+    assert told(lists, {**chain, "began_at": {"options": now}}, test_fraction=0.2) == ""
+
+
 @pytest.mark.parametrize("facts", [{}, {"options": "none"}, {"options": {"other.jsonl": {}}}, {"began_at": None}])
 def test_without_a_word_of_this_data_set_there_is_nothing_to_say(lists: str, facts: dict[str, Any]) -> None:
     assert told(lists, facts) == ""

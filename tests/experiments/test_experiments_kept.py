@@ -220,6 +220,7 @@ def test_a_benchmark_without_a_cell_left_is_forgotten(plan_file: Path) -> None:
 
     cells = [cell("random", [0.5], "lists.jsonl", earlier=0), cell("base", [0.5], "lists.jsonl", earlier=1)]
     kept = Kept(
+        notes=("'random' on lists.jsonl: the model learned from 3 of them",),
         cells={(c["row"], c["dataset"], c["seed"]): c for c in cells},
         data={"lists.jsonl": {}},
         benchmarks=[told("first"), told("second")],
@@ -229,11 +230,16 @@ def test_a_benchmark_without_a_cell_left_is_forgotten(plan_file: Path) -> None:
         "data": {},
         "trainings": [],
         "asked": {},
-        "missing": ["the row 'base' suits none of the data sets", "the row 'other' suits none of the data sets"],
+        "missing": ["elsewhere: left out (--data)"],
+        "notes": ["the row 'base' suits none of the data sets", "the row 'other' suits none of the data sets"],
         **told("third"),
     }
     found = merged(new, kept, load_plan(plan_file))
-    assert found["missing"] == ["the row 'other' suits none of the data sets"]
+    assert found["missing"] == ["elsewhere: left out (--data)"]
+    assert found["notes"] == [  # a cell that is kept keeps what is to be known of it
+        "'random' on lists.jsonl: the model learned from 3 of them",
+        "the row 'other' suits none of the data sets",
+    ]
     assert (found["command"], [b["command"] for b in found["earlier"]]) == ("third", ["first"])
     assert [(c["row"], c.get("earlier"), len(c["values"]["MRR"])) for c in found["cells"]] == [
         ("random", 0, 1),

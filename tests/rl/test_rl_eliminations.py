@@ -141,6 +141,19 @@ def test_at_most_so_many_turns_are_kept_and_each_alike(recipe: Recipe) -> None:
     assert all(145 < count < 255 for count in pairs.values()), pairs
 
 
+def test_eliminations_of_an_example_keep_the_same_places(recipe: Recipe) -> None:
+    """Drawn from each by itself, the first turn of one that ends at once would count four times as often."""
+    config = recipe(states="on_policy", states_per_example=1, states_per_step=2)
+    drawn = [kept_turns([4, 1, 3, 2, 2, 2], config, step, together=3) for step in range(1200)]
+    first = Counter(place for own in drawn for place in own[0])
+    assert sorted(first) == [0, 1, 2, 3]
+    assert all(245 < count < 355 for count in first.values()), first  # 300 each, sd 15
+    for own in drawn:
+        (place,) = own[0]
+        assert own[:3] == [[place], [place] if place < 1 else [], [place] if place < 3 else []]
+        assert own[3] == own[4] == own[5] != []
+
+
 # The states that the policy reaches
 
 

@@ -17,7 +17,7 @@ from r1ranker.llm.packing import Pack, causal_lm, collate, packed_hidden
 from r1ranker.llm.tree import collate_trees
 from r1ranker.rankers import IRanker
 from r1ranker.rl.losses import all_actions_loss, ppo_loss
-from r1ranker.rl.policy import Critic, Policy, freeze_lower, halve_frozen, pack_size, split_by_tokens
+from r1ranker.rl.policy import Critic, Policy, even_parts, freeze_lower, halve_frozen, pack_size, split_by_tokens
 from r1ranker.rl.sampled import Sampled
 from r1ranker.rl.states import State
 from r1ranker.types import RankingExample, Request, Sampling
@@ -413,3 +413,14 @@ def test_a_head_in_parts_gives_the_same_gradients_and_keeps_no_logits(
     same_gradients(found[0], found[1], rel=1e-4)
     assert kept[0] > 0
     assert kept[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(24, 4, [4] * 6), (19, 6, [4, 5, 5, 5]), (7, 6, [3, 4]), (5, 9, [5]), (5, None, [5]), (0, 4, []), (0, None, [])],
+)
+def test_parts_of_a_step_differ_by_one_at_most(count: int, size: int | None, sizes: list[int]) -> None:
+    """One state alone in a minibatch would move the weights as much as six."""
+    parts = even_parts(range(count), size)
+    assert [len(part) for part in parts] == sizes
+    assert [k for part in parts for k in part] == list(range(count))

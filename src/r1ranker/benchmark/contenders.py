@@ -25,7 +25,7 @@ from r1ranker.evaluation.runs import check_file_names
 from r1ranker.files import sha256
 from r1ranker.llm.base import CountingLLM, notes_of
 from r1ranker.llm.servers import VLLM, is_vllm, without_credentials
-from r1ranker.modelfolder import read_facts, short_name
+from r1ranker.modelfolder import facts_of, short_name
 from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
 from r1ranker.types import RankingExample, Sampling
 
@@ -131,7 +131,7 @@ class ModelRow:
         }
 
     def facts(self) -> dict[str, Any]:
-        return read_facts(self._place) if isinstance(self._place, Path) and self._place.is_dir() else {}
+        return facts_of(self._place)
 
     def _first_identity(self, first: BaselineRow, dataset: Dataset) -> dict[str, Any]:
         lists = ranked_lists(self.config, self._bench, dataset) if BASELINES[first.baseline].reads_lists else ()

@@ -73,7 +73,7 @@ def evaluate(
     from r1ranker.evaluation.harness import RANDOM
     from r1ranker.evaluation.held_out import not_held_out
     from r1ranker.llm.servers import without_credentials
-    from r1ranker.modelfolder import read_facts, short_name
+    from r1ranker.modelfolder import facts_of, short_name
     from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
 
     with loading():  # also finds what is missing before anything long begins
@@ -93,12 +93,11 @@ def evaluate(
         contenders.insert(0, Contender(base_name, lambda: load(base)))
     notes = []
     for known, (place, _) in places.items():
-        if isinstance(place, Path) and place.is_dir():
-            with loading():
-                text = not_held_out(read_facts(place), dataset, data_options, source, data.test[:limit])
-            if text:
-                notes.append(f"{short_name(known)}: {text}")
-                say(notes[-1])
+        with loading():
+            text = not_held_out(facts_of(place), dataset, data_options, source, data.test[:limit])
+        if text:
+            notes.append(f"{short_name(known)}: {text}")
+            say(notes[-1])
     folder = folder or Path("runs/evaluate") / f"{options.as_folder(name)}-{options.as_folder(dataset)}"
     for text in data.notes:
         say(f"  {text}")

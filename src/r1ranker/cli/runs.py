@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from r1ranker.cli.console import Bar, loading, say
 from r1ranker.cli.errors import on_interrupt, on_sigterm, require_writable
 from r1ranker.cli.facts import versions
 from r1ranker.cli.options import load_data
-from r1ranker.config import RunConfig
+from r1ranker.config import ModelConfig, RunConfig
 from r1ranker.datasets import Dataset
 from r1ranker.datasets.base import normalise, note
 from r1ranker.datasets.duplicates import near_duplicate_groups
@@ -92,16 +93,16 @@ def mix(datasets: list[Dataset]) -> Dataset:
                 for e in examples
             ]
         notes += [f"{dataset.name}: {text}" for text in dataset.notes]
-    keys = iter(near_duplicate_groups([e.query for e in (*train, *test) if e.query]))
-    asked = [next(keys) if e.query else "" for e in train]
-    tested = set(keys)
-    origins = [dataset.name for dataset in datasets for _ in dataset.train]
-    elsewhere = [{_past(e) for other in datasets if other is not one for e in other.test} - {""} for one in datasets]
-    past = [known for one, known in zip(datasets, elsewhere, strict=True) for _ in one.train]
+    keys = iter(near_duplicate_groups([e.query for e in (*train, *test) if e.query.strip()]))
+    asked = [next(keys) if e.query.strip() else "" for e in (*train, *test)]
+    tests = iter(asked[len(train) :])
+    tested = [{key for key in (*islice(tests, len(one.test)), *map(_past, one.test)) if key} for one in datasets]
+    elsewhere = [set().union(*(keys for keys in tested if keys is not own)) for own in tested]
+    origins = [(dataset.name, known) for dataset, known in zip(datasets, elsewhere, strict=True) for _ in dataset.train]
     kept = [
         (e, origin)
-        for e, origin, key, known in zip(train, origins, asked, past, strict=True)
-        if key not in tested and _past(e) not in known
+        for e, (origin, known), key in zip(train, origins, asked, strict=False)
+        if key not in known and _past(e) not in known
     ]
     note(
         notes, len(train) - len(kept), "training examples dropped: their query or history is tested in another data set"
@@ -123,7 +124,7 @@ def mix(datasets: list[Dataset]) -> Dataset:
 
 def _past(example: RankingExample) -> str:
     """The history of a list without a query, as it is compared."""
-    return "" if example.query else normalise(" | ".join(example.history))
+    return "" if example.query.strip() else "past: " + normalise(" | ".join(example.history))
 
 
 def train_run(
@@ -153,7 +154,7 @@ def train_run(
             raise InputError(f"'{data.name}' has no training examples: lower its test_fraction")
         with loading():
             policy = Policy.load(config.model, config.seed)
-        began_at = _facts_of(config.model.adapter) if config.model.adapter else None  # now, while it is there
+        began_at = _began_at(config.model)  # now, while it is there
         show = _shown if bar else None
         trainer = Trainer(config, policy, data.train, folder, origins=data.origins, on_step=on_step, show=show)
         if trainer.truncated:
@@ -217,9 +218,11 @@ def _save(
     return folder / "model"
 
 
-def _facts_of(adapter: str) -> dict[str, Any]:
-    """What is known of the training that made an adapter: its name at least."""
-    return {"recipe": short_name(adapter), **read_facts(fetch_model(adapter))}
+def _began_at(model: ModelConfig) -> dict[str, Any] | None:
+    """What is known of the training before: its name at least; None for a model that was not trained here."""
+    start = model.adapter or model.path
+    facts = read_facts(fetch_model(start))
+    return {"recipe": short_name(start), **facts} if facts or model.adapter else None
 
 
 def run_checkpoints(folder: Path) -> list[Path]:

@@ -31,36 +31,40 @@ def not_held_out(
     facts: of the model (`read_facts`). dataset, options, source: what `load_dataset` was given. Data sets that are made
     of the same files, such as passage-5 and passage-9, count too. On the split of the training nothing is built.
     """
-    learned = _learned_from(facts)
-    if any(_same(name, dataset) and _split(told) == _split(options) for name, told in learned):
+    shared: set[int] = set()
+    own: dict[str, Any] = {}
+    for learned in _learned_from(facts):
+        if any(_same(name, dataset) and _split(told) == _split(options) for name, told in learned):
+            continue
+        built = []
+        for name, told in learned:
+            try:
+                if _same(name, dataset) or _same_files(name, dataset):
+                    built.append((name, load_dataset(name, source=source, **told)))
+            except R1RankerError:
+                continue  # these are other files than it learned from
+        if found := _shared(dataset, [data for _, data in built], [name for name, _ in built], test):
+            shared |= found
+            own = own or next((_split(told) for name, told in learned if _same(name, dataset)), {})
+    if not shared:
         return ""
-    built = []
-    for name, told in learned:
-        try:
-            if _same(name, dataset) or _same_files(name, dataset):
-                built.append((name, load_dataset(name, source=source, **told)))
-        except R1RankerError:
-            continue  # these are other files than it learned from
-    if not (shared := _shared(dataset, [data for _, data in built], [name for name, _ in built], test)):
-        return ""
-    own = next((_split(told) for name, told in learned if _same(name, dataset)), {})
     remedy = " ".join(f"--option {key}={value}" for key, value in own.items())
     return (
-        f"the model learned from the users or queries of {shared:,} of these {len(test):,} lists: its training had "
-        f"another split{f' ({remedy})' if remedy else ''}"
+        f"the model learned from the users or queries of {len(shared):,} of these {len(test):,} lists: "
+        f"its training had another split{f' ({remedy})' if remedy else ''}"
     )
 
 
-def _learned_from(facts: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """(data set, options) of each training that made a model."""
+def _learned_from(facts: Mapping[str, Any]) -> list[list[tuple[str, dict[str, Any]]]]:
+    """(data set, options) of each training that made a model, the last training first."""
     options = facts.get("options")
     own = [(name, dict(told)) for name, told in options.items()] if isinstance(options, Mapping) else []
     before = facts.get("began_at")
-    return own + (_learned_from(before) if isinstance(before, Mapping) else [])
+    return [own, *(_learned_from(before) if isinstance(before, Mapping) else [])]
 
 
-def _shared(dataset: str, learned: Sequence[Dataset], names: Sequence[str], test: Sequence[RankingExample]) -> int:
-    """How many test lists have a query of a training side, or a group or an id of the same data set's."""
+def _shared(dataset: str, learned: Sequence[Dataset], names: Sequence[str], test: Sequence[RankingExample]) -> set[int]:
+    """Which test lists have a query of a training side, or a group or an id of the same data set's."""
     known: set[str] = set()
     queries: set[str] = set()
     for name, data in zip(names, learned, strict=True):
@@ -70,7 +74,7 @@ def _shared(dataset: str, learned: Sequence[Dataset], names: Sequence[str], test
     for data in learned:  # what one data set tests was not learned from another
         queries -= {_context(e) for e in data.test}
     keys = ((f"id:{e.id}", f"group:{e.group}" if e.group else "", _context(e)) for e in test)
-    return sum(bool({i, group} & known) or context in queries for i, group, context in keys)
+    return {k for k, (i, group, context) in enumerate(keys) if {i, group} & known or context in queries}
 
 
 def _context(example: RankingExample) -> str:

@@ -18,7 +18,7 @@ from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rewards import exclusion_values, listing_values
 from r1ranker.rl.losses import all_actions_loss, categorical_kl, elimination_loss, entropy
 from r1ranker.rl.metrics import Averages
-from r1ranker.rl.policy import Policy, split_by_tokens
+from r1ranker.rl.policy import Policy, even_parts, split_by_tokens
 from r1ranker.rl.states import State, request_of
 
 
@@ -32,8 +32,7 @@ class AllActions:
 
     def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:  # noqa: ARG002
         """The step's minibatches, as indices of states."""
-        size = self.config.train.minibatch_states or len(states)
-        return [list(range(k, min(k + size, len(states)))) for k in range(0, len(states), size)]
+        return even_parts(range(len(states)), self.config.train.minibatch_states)
 
     def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:
         """Accumulate the gradients of one minibatch, in micro-batches.

@@ -62,11 +62,19 @@ def elimination_sampling(config: RunConfig, step: int) -> Sampling:
     )
 
 
-def kept_turns(lengths: Sequence[int], config: RunConfig, step: int) -> list[list[int]]:
-    """Which turns of eliminations of these lengths are learned from: at most `train.states_per_example` of each."""
+def kept_turns(lengths: Sequence[int], config: RunConfig, step: int, together: int = 1) -> list[list[int]]:
+    """Which turns of eliminations of these lengths are learned from: at most `train.states_per_example` of each.
+
+    together: so many eliminations after one another are of one example, and keep the turns of the same places. How
+    long one becomes depends on what it excludes: turns drawn from each by itself would favour what ends it early.
+    """
     rng = random.Random(f"{config.seed}/kept/{step}")
-    most = config.train.states_per_example
-    return [sorted(rng.sample(range(length), min(most, length))) for length in lengths]
+    kept = []
+    for begin in range(0, len(lengths), together):
+        own = lengths[begin : begin + together]
+        places = sorted(rng.sample(range(max(own)), min(config.train.states_per_example, max(own))))
+        kept += [[place for place in places if place < length] for length in own]
+    return kept
 
 
 class ReachedStates:

@@ -72,7 +72,10 @@ def ppo_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_ep
 
 
 def reference_kl(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """KL(policy || reference) per sampled token, (N,), by the k3 estimate: unbiased and never negative."""
+    """KL(policy || reference) per sampled token, (N,), by the k3 estimate (Schulman, 2020): unbiased, never negative.
+
+    Its gradient, taken as a loss as GRPO does, is in expectation that of KL(reference || policy).
+    """
     log_ratio = ref_logprobs - logprobs
     return log_ratio.exp() - 1 - log_ratio
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -173,6 +174,13 @@ class Policy:
 
 MAX_PADDING = 0.1
 """The share of a pass that may be padding, where that takes no pass too small to be worth its cost."""
+
+
+def even_parts(items: Sequence[int], size: int | None) -> list[list[int]]:
+    """In parts of about `size`, which differ by one at most: each part is a whole optimizer step. None: one part."""
+    count = -(-len(items) // size) if size else 1
+    edges = [len(items) * k // count for k in range(count + 1)] if count else [0]
+    return [list(items[begin:end]) for begin, end in pairwise(edges) if begin < end]
 
 
 def split_by_tokens(sizes: Sequence[int], limit: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ from r1ranker.rewards import Reward, exclusion_reward, ranking_reward
 from r1ranker.rl.advantages import explained_variance, gae, grpo_advantages, reward_at_end, whiten
 from r1ranker.rl.losses import ppo_loss, reference_kl, value_loss
 from r1ranker.rl.metrics import Averages
-from r1ranker.rl.policy import Critic, Policy, pack_size, split_by_tokens
+from r1ranker.rl.policy import Critic, Policy, even_parts, pack_size, split_by_tokens
 from r1ranker.rl.states import State, request_of
 from r1ranker.types import Completion, ParsedAnswer, Request, Sampling
 
@@ -120,13 +120,11 @@ class Rollouts:
 
     def _minibatches(self, step: int) -> list[list[int]]:
         """The indices of the step's groups, shuffled anew in every epoch."""
-        count = len(self._groups)
-        size = self.config.train.minibatch_states or count
         out = []
         for epoch in range(self.config.train.epochs):
-            order = list(range(count))
+            order = list(range(len(self._groups)))
             random.Random(f"{self.config.seed}/minibatches/{step}/{epoch}").shuffle(order)
-            out += [order[k : k + size] for k in range(0, count, size)]
+            out += even_parts(order, self.config.train.minibatch_states)
         return out
 
     def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:  # noqa: ARG002

@@ -110,6 +110,6 @@ class Trajectories(Sampled):
 
     def _keep_some(self, step: int) -> None:
         """Drop the turns that are not learned from; their rewards have had their share in the others' credit."""
-        kept = kept_turns([len(run) for run in self._runs], self.config, step)
+        kept = kept_turns([len(run) for run in self._runs], self.config, step, self.config.train.group_size)
         chosen = [[n for n, (k, t) in enumerate(places) if t in kept[k]] for places in self._places]
         self._groups = [group.only(own) for group, own in zip(self._groups, chosen, strict=True) if own]

@@ -1,1 +1,3 @@
-"""The HTTP server: schemas (what is asked and answered), batching (what waits is ranked together), app (the routes)."""
+"""The HTTP server: schemas (what is asked and answered), guard (what is refused unread),
+batching (what waits is ranked together), app (the routes).
+"""
