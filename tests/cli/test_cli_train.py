@@ -301,7 +301,7 @@ def test_a_history_that_another_data_set_tests_is_not_trained_on() -> None:
 
 def test_what_a_data_set_tests_itself_takes_nothing_from_its_own_training() -> None:
     """Many users search for the same; which of them are tested is the data set's own affair."""
-    users = tuple(replace(example(f"u{k}", "running shoes"), history=(f"shoe {k}",)) for k in range(4))
+    users = tuple(replace(example(f"u{k}", film=f"shoe {k}"), query="running shoes") for k in range(4))
     one = Dataset("one", users[:3], users[3:])
     blank = replace(example("6"), query=" ")
     two = Dataset("two", (example("4", "Who?"), example("5", "running shoes")), (blank,))
