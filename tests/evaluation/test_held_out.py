@@ -29,9 +29,9 @@ def lists(tmp_path: Path) -> str:
 
 
 def told(lists: str, facts: dict[str, Any], **options: Any) -> str:
-    test = load_dataset(lists, **options).test
-    assert test
-    return not_held_out(facts, lists, options, None, test)
+    data = load_dataset(lists, **options)
+    assert data.test
+    return not_held_out(facts, lists, options, None, data.test, data.fingerprint())
 
 
 def test_the_split_of_the_training_is_held_out(lists: str) -> None:
@@ -42,6 +42,18 @@ def test_the_split_of_the_training_is_held_out(lists: str) -> None:
         "the model learned from the users or queries of 8 of these 10 lists: its training had another split "
         "(--option test_fraction=0.2)"
     )
+
+
+def test_files_that_changed_since_have_another_split(lists: str) -> None:
+    data = load_dataset(lists, test_fraction=0.2)
+    facts = {"options": {lists: {"test_fraction": 0.2}}, "fingerprints": {lists: data.fingerprint()}}
+    assert told(lists, facts, test_fraction=0.2) == ""
+    path = Path(lists)
+    more = json.loads(path.read_text(encoding="utf-8").splitlines()[0]) | {"id": "new", "query": "uvwxyz zyxwvu"}
+    path.write_text(path.read_text(encoding="utf-8") + json.dumps(more) + "\n", encoding="utf-8")
+    assert {e.id for e in data.train} & {e.id for e in load_dataset(lists, test_fraction=0.2).test}
+    assert "the same options, and other lists" in told(lists, facts, test_fraction=0.2)
+    assert told(lists, {"options": facts["options"]}, test_fraction=0.2) == ""  # of before it was kept
 
 
 def test_options_of_the_training_side_alone_make_no_other_split(lists: str) -> None:

@@ -176,7 +176,8 @@ class _Run:
         variant = data.variants.get(dataset.name)
         name = variant.of if variant else dataset.name
         options = {**data.options_of(name), **(variant.options if variant else {})}
-        return not_held_out(row.facts(), name, options, data.source(name), examples)
+        told = dataset.fingerprint() if not variant else ""
+        return not_held_out(row.facts(), name, options, data.source(name), examples, told)
 
     def other_orders(
         self, row: Contender, dataset: Dataset, cache: ResultCache, examples: Sequence[RankingExample]

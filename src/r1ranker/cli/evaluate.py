@@ -94,7 +94,8 @@ def evaluate(
     notes = []
     for known, (place, _) in places.items():
         with loading():
-            text = not_held_out(facts_of(place), dataset, data_options, source, data.test[:limit])
+            facts, tested = facts_of(place), data.test[:limit]
+            text = not_held_out(facts, dataset, data_options, source, tested, data.fingerprint()) if facts else ""
         if text:
             notes.append(f"{short_name(known)}: {text}")
             say(notes[-1])

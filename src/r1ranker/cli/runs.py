@@ -61,6 +61,7 @@ def load_datasets(config: RunConfig) -> list[Dataset]:
     datasets = []
     for name in config.data.names:
         dataset = load_data(name, config.data.sources.get(name), data_options(config, name))
+        dataset = replace(dataset, fingerprints={name: dataset.fingerprint()})
         if first_stage := config.data.first_stage.get(name):
             dataset = presort_dataset(dataset, first_stage, share=config.data.first_stage_share, seed=config.seed)
         datasets.append(dataset)
@@ -119,6 +120,7 @@ def mix(datasets: list[Dataset]) -> Dataset:
         notes=tuple(notes),
         sequences=tuple(sequence for d in datasets for sequence in d.sequences),
         origins=tuple(origin for _, origin in kept),
+        fingerprints={name: told for d in datasets for name, told in d.fingerprints.items()},
     )
 
 
@@ -199,6 +201,7 @@ def _save(
         "data": data.name,
         "options": {name: data_options(config, name) for name in config.data.names},
         "fingerprint": data.fingerprint(),
+        **({"fingerprints": dict(data.fingerprints)} if data.fingerprints else {}),
         "algorithm": config.train.algorithm,
         **({"warmup_rounds": config.warmup.rounds} if config.warmup else {}),
         "steps": config.train.steps,

@@ -26,6 +26,7 @@ class Dataset:
     sequences: for each train user the titles of all items they interacted with, oldest first
         (recommendation; empty elsewhere). They are for baselines to learn from, and no part of the fingerprint.
     origins: for each training example the data set it is from, where several are mixed; else empty.
+    fingerprints: of each data set as it was loaded, where a recipe lists or mixes it anew.
 
     Raises InputError where an example id stands twice, or a group stands on both sides of the split.
     """
@@ -37,6 +38,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     sequences: tuple[tuple[str, ...], ...] = ()
     origins: tuple[str, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from r1ranker.datasets import DATASETS, Dataset, load_dataset
 from r1ranker.datasets.base import normalise
@@ -25,19 +25,27 @@ def not_held_out(
     options: Mapping[str, Any],
     source: Path | str | None,
     test: Sequence[RankingExample],
+    fingerprint: str = "",
 ) -> str:
     """Why figures on these test lists are not of held-out lists; empty where nothing says so.
 
-    facts: of the model (`read_facts`). dataset, options, source: what `load_dataset` was given. Data sets that are made
-    of the same files, such as passage-5 and passage-9, count too. On the split of the training nothing is built.
+    facts: of the model (`read_facts`). dataset, options, source: what `load_dataset` was given. fingerprint: of what it
+    gave; with the same options another one than in training means other files, and so another split. Data sets that are
+    made of the same files, such as passage-5 and passage-9, count too. On the split of the training nothing is built.
     """
     shared: set[int] = set()
     own: dict[str, Any] = {}
     for learned in _learned_from(facts):
-        if any(_same(name, dataset) and _split(told) == _split(options) for name, told in learned):
+        same = [told for told in learned if _same(told.name, dataset) and _split(told.options) == _split(options)]
+        if any(t.fingerprint not in ("", fingerprint) and t.options == options for t in same if fingerprint):
+            return (
+                f"the model's training had the same options, and other lists of '{dataset}': its files have changed "
+                "since, so that it may have learned what is tested"
+            )
+        if same:
             continue
         built = []
-        for name, told in learned:
+        for name, told, _ in learned:
             try:
                 if _same(name, dataset) or _same_files(name, dataset):
                     built.append((name, load_dataset(name, source=source, **told)))
@@ -45,7 +53,7 @@ def not_held_out(
                 continue  # these are other files than it learned from
         if found := _shared(dataset, [data for _, data in built], [name for name, _ in built], test):
             shared |= found
-            own = own or next((_split(told) for name, told in learned if _same(name, dataset)), {})
+            own = own or next((_split(told) for name, told, _ in learned if _same(name, dataset)), {})
     if not shared:
         return ""
     remedy = " ".join(f"--option {key}={value}" for key, value in own.items())
@@ -55,10 +63,20 @@ def not_held_out(
     )
 
 
-def _learned_from(facts: Mapping[str, Any]) -> list[list[tuple[str, dict[str, Any]]]]:
-    """(data set, options) of each training that made a model, the last training first."""
-    options = facts.get("options")
-    own = [(name, dict(told)) for name, told in options.items()] if isinstance(options, Mapping) else []
+class _Learned(NamedTuple):
+    """A data set of a training. fingerprint: empty where it was not kept."""
+
+    name: str
+    options: dict[str, Any]
+    fingerprint: str
+
+
+def _learned_from(facts: Mapping[str, Any]) -> list[list[_Learned]]:
+    """What each training that made a model learned from, the last training first."""
+    options, prints = facts.get("options"), facts.get("fingerprints", {})
+    own = []
+    if isinstance(options, Mapping) and isinstance(prints, Mapping):
+        own = [_Learned(name, dict(told), str(prints.get(name, ""))) for name, told in options.items()]
     before = facts.get("began_at")
     return [own, *(_learned_from(before) if isinstance(before, Mapping) else [])]
 
