@@ -92,6 +92,7 @@ class Batcher:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs or self._closed)
                 if not self._jobs:
+                    self._thread = None
                     return
                 batch = self._take()
             try:
