@@ -23,12 +23,22 @@ from r1ranker.cli import options
 Invoke = Callable[..., Result]
 
 
+def _hears_ctrl_c() -> None:
+    """A shell that runs the tests in the background has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def served(folder: Path, *options: object) -> Iterator[tuple[str, subprocess.Popen[str], list[str]]]:
     """The address of a server on a free port, its process, and what it said until it was ready."""
     command = [sys.executable, "-m", "r1ranker.cli.app", "serve", "--model", str(folder), "--port", "0"]
     with subprocess.Popen(
-        [*command, *map(str, options)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder
+        [*command, *map(str, options)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        preexec_fn=_hears_ctrl_c,
     ) as process:
         said: list[str] = []
         try:

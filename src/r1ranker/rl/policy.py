@@ -179,8 +179,8 @@ MAX_PADDING = 0.1
 def even_parts(items: Sequence[int], size: int | None) -> list[list[int]]:
     """In parts of about `size`, which differ by one at most: each part is a whole optimizer step. None: one part."""
     count = -(-len(items) // size) if size else 1
-    edges = [len(items) * k // count for k in range(count + 1)] if count else [0]
-    return [list(items[begin:end]) for begin, end in pairwise(edges) if begin < end]
+    edges = [-(-len(items) * k // count) for k in range(count + 1)] if items else [0]
+    return [list(items[begin:end]) for begin, end in pairwise(edges)]
 
 
 def split_by_tokens(sizes: Sequence[int], limit: int) -> list[list[int]]:
