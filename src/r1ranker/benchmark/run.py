@@ -172,12 +172,14 @@ class _Run:
 
     def not_held_out(self, row: Contender, dataset: Dataset, examples: Sequence[RankingExample]) -> str:
         """Why a model's figures are not of held-out lists; empty where nothing says so."""
+        if not (facts := row.facts()):
+            return ""
         data = self.config.data
         variant = data.variants.get(dataset.name)
         name = variant.of if variant else dataset.name
         options = {**data.options_of(name), **(variant.options if variant else {})}
         told = dataset.fingerprint() if not variant else ""
-        return not_held_out(row.facts(), name, options, data.source(name), examples, told)
+        return not_held_out(facts, name, options, data.source(name), examples, told)
 
     def other_orders(
         self, row: Contender, dataset: Dataset, cache: ResultCache, examples: Sequence[RankingExample]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ipaddress
+import os
 import socket
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from r1ranker.cli import options
 from r1ranker.cli.console import say
-from r1ranker.cli.errors import Interrupted
+from r1ranker.cli.errors import INTERRUPTED, complain
 from r1ranker.cli.rank import load_reranker
 from r1ranker.errors import InputError, MissingExtraError
 
@@ -91,8 +92,9 @@ def serve(
             say("anyone who reaches this address may ask: --api-key (or R1RANKER_API_KEY) wants a key")
         try:
             server.run(sockets=[listening])
-        except KeyboardInterrupt:  # what uvicorn ends with; the second one of two with a traceback
-            raise Interrupted("stopped") from None
+        except KeyboardInterrupt:
+            complain("stopped")
+            os._exit(INTERRUPTED)  # a list may still be under way in torch, which the usual end would abort
 
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
