@@ -14,7 +14,6 @@ from kept import NOTHING, Kept, known_baselines, only_unknown
 from paths import without_absolute_paths
 from plan import BANK, RUN, Plan
 from r1ranker.benchmark.config import BenchConfig, RowConfig
-from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.benchmark.report import SHOWN, BenchReport
 from r1ranker.benchmark.run import Watch, load_datasets, run_bench
 from r1ranker.datasets import Dataset
@@ -22,6 +21,7 @@ from r1ranker.datasets.base import normalise
 from r1ranker.errors import AssetError, ConfigError, InputError
 from r1ranker.evaluation.harness import RANDOM
 from r1ranker.files import sha256
+from r1ranker.fingerprints import model_fingerprint
 from r1ranker.llm.servers import without_credentials
 from r1ranker.reranker import locate
 from r1ranker.types import RankingExample, Scenario

@@ -13,7 +13,6 @@ from typing import Any
 
 from paths import without_absolute_paths
 from plan import Bank, Plan, Training
-from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.checkpoint import check_same_run
 from r1ranker.cli.console import loading, say
 from r1ranker.cli.recipes import find_recipe
@@ -23,6 +22,7 @@ from r1ranker.datasets import Dataset
 from r1ranker.datasets.base import normalise
 from r1ranker.errors import CheckpointError, ConfigError
 from r1ranker.files import write_atomic
+from r1ranker.fingerprints import model_fingerprint
 from r1ranker.rl.metrics import read_metrics
 from r1ranker.rl.warmup import WARMUP
 

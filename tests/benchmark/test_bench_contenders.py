@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 
 import pytest
 
-import r1ranker
 from benchruns import SCORING, Lists, bench_of, row
+from r1ranker import fingerprints
 from r1ranker.baselines import BASELINES, BM25
 from r1ranker.benchmark import contenders as module
 from r1ranker.benchmark.contenders import BaselineRow, contenders
-from r1ranker.benchmark.fingerprints import code_fingerprint, digest, model_fingerprint
 from r1ranker.datasets import Dataset, load_dataset
 from r1ranker.errors import AssetError, ConfigError, InputError
+from r1ranker.fingerprints import code_fingerprint, digest, model_fingerprint
 from r1ranker.thoughts import ThoughtBank
 from r1ranker.types import RankingExample, Thought
 
@@ -98,6 +97,21 @@ def test_a_baseline_is_told_by_its_options_and_what_it_learns_from(lists: Lists)
     assert baseline().identity(Dataset("other", one.train, (), popularity={"d0": 1})) != same
     assert baseline().identity(Dataset("other", one.train, (), sequences=(("a", "b"),))) != same
     assert digest(same)  # plain JSON values
+
+
+def test_other_versions_of_the_libraries_tell_results_apart(
+    lists: Lists, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_dataset(str(lists(6)), test_fraction=0.5)
+    made = contenders(bench_of(ANY, rows=[row(tiny_folder), {"baseline": "bm25"}, {"baseline": "popularity"}]))
+    before = [m.identity(data) for m in made]
+    known = fingerprints.version
+    monkeypatch.setattr(fingerprints, "version", lambda name: "9.9" if name in ("torch", "bm25s") else known(name))
+    after = [m.identity(data) for m in made]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
+    assert after[0]["libraries"]["torch"] == "9.9"
+    assert set(module._LIBRARIES) == {info.needs for info in BASELINES.values()}
+    assert fingerprints.library_versions("no-such-package") == {}
 
 
 def test_baselines_suit_scenarios(lists: Lists) -> None:
@@ -193,24 +207,6 @@ def model(tiny_folder: Path, tmp_path: Path) -> Any:
     model_fingerprint.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("file", "counts"), [("config.json", True), ("tokenizer.json", True), ("asset.json", False), ("README.md", False)]
-)
-def test_a_model_is_told_by_what_it_computes_with(model: Path, tiny_folder: Path, file: str, counts: bool) -> None:
-    with (model / file).open("a", encoding="utf-8") as text:
-        text.write("\n")
-    assert (model_fingerprint(model) != model_fingerprint(tiny_folder)) == counts
-
-
-def test_what_lies_in_a_models_subfolders_counts(model: Path) -> None:
-    before = model_fingerprint(model)
-    for name in (".cache/download.json", "1_Pooling/config.json"):
-        (model / name).parent.mkdir()
-        (model / name).write_text("{}", encoding="utf-8")
-        model_fingerprint.cache_clear()
-        assert (model_fingerprint(model) == before) == name.startswith(".")
-
-
 def test_the_encoder_that_a_baselines_options_name_tells_results_apart(model: Path, lists: Lists) -> None:
     passages = load_dataset(str(lists(2)))
     rows = [{"baseline": "embeddings", "options": options} for options in ({}, {"model": str(model)})]
@@ -221,22 +217,6 @@ def test_the_encoder_that_a_baselines_options_name_tells_results_apart(model: Pa
     assert (plain["encoder"], named["encoder"]) == ("", model_fingerprint(model))
     missing = contenders(bench_of(ANY, rows=[{"baseline": "embeddings", "options": {"model": "no/such-encoder"}}]))
     assert missing[0].identity(passages)["encoder"] == ""
-
-
-def test_an_adapter_is_told_by_its_base_too(tmp_path: Path, model: Path) -> None:
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-
-    def fingerprint(text: str) -> str:
-        (adapter / "adapter_config.json").write_text(text, encoding="utf-8")
-        model_fingerprint.cache_clear()
-        return model_fingerprint(adapter)
-
-    text = json.dumps({"base_model_name_or_path": str(model)})
-    first = fingerprint(text)
-    (model / "config.json").write_text("{}", encoding="utf-8")
-    assert fingerprint(text) != first
-    assert len(fingerprint("{")) == len(fingerprint("{}")) == 64  # loading it says what is wrong
 
 
 def test_a_row_is_told_by_what_its_bank_of_thoughts_holds(lists: Lists, tiny_folder: Path, tmp_path: Path) -> None:
@@ -277,7 +257,7 @@ def test_code_is_told_by_every_file() -> None:
 )
 def test_code_is_told_by_all_that_a_model_is_asked_through(entry: str, files: tuple[str, ...]) -> None:
     """A module that an LLM comes to use decides its results too: whoever imports one finds it missing here."""
-    package = Path(r1ranker.__file__).parent
+    package = Path(fingerprints.__file__).parent
     found, waiting = set[str](), [entry]
     while waiting:
         name = waiting.pop()

@@ -15,13 +15,13 @@ from benchruns import SCORING, WRITING, Listening, Lists, bench_of, row
 from r1ranker.baselines import BM25
 from r1ranker.benchmark import contenders
 from r1ranker.benchmark.contenders import BaselineRow, ModelRow
-from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.benchmark.report import BenchReport
 from r1ranker.benchmark.run import run_bench
 from r1ranker.benchmark.tables import cost_table
 from r1ranker.datasets import read_qrels, read_run
 from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError
 from r1ranker.evaluation.harness import run_ranker
+from r1ranker.fingerprints import model_fingerprint
 from r1ranker.types import RankingExample
 
 

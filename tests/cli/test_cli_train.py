@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 from r1ranker.cli import recipes, runs
 from r1ranker.config import load_config
 from r1ranker.datasets import Dataset
 from r1ranker.errors import ConfigError, R1RankerError
+from r1ranker.fingerprints import model_fingerprint
 from r1ranker.types import Candidate, RankingExample, Scenario
 
 Invoke = Callable[..., Result]
@@ -172,6 +175,25 @@ def test_a_run_with_a_warm_up_says_what_it_kept(
     resumed = cli("train", recipe, "--no-eval", "--resume", *sets, "--set", "train.steps=2")
     assert resumed.exit_code == 0, resumed.stderr
     assert steps(Path("runs/tiny")) == [1, 2]
+
+
+def test_a_run_does_not_go_on_from_another_model_in_the_same_place(
+    cli: Invoke, recipe: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "base"
+    shutil.copytree(tiny_folder, place)
+    sets = ["--no-eval", "--set", f"model.path={place}"]
+    assert cli("train", recipe, *sets).exit_code == 0
+    weights = load_file(place / "model.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in weights.items()}, place / "model.safetensors", {"format": "pt"})
+    model_fingerprint.cache_clear()  # as a new process begins
+    resumed = cli("train", recipe, *sets, "--resume", "--set", "train.steps=3")
+    assert resumed.exit_code == 1
+    assert "the weights of the untrained model are others than when the run began" in resumed.stderr
+    save_file(weights, place / "model.safetensors", {"format": "pt"})
+    model_fingerprint.cache_clear()
+    assert cli("train", recipe, *sets, "--resume", "--set", "train.steps=3").exit_code == 0
+    assert steps(Path("runs/tiny")) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

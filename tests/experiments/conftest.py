@@ -12,7 +12,7 @@ import pytest
 
 import run
 from r1ranker.benchmark.contenders import ModelRow
-from r1ranker.benchmark.fingerprints import model_fingerprint
+from r1ranker.fingerprints import model_fingerprint
 from r1ranker.rl.loop import Loop
 
 RECIPE = """

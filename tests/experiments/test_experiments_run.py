@@ -14,8 +14,8 @@ import run
 import training
 from figures import Figures
 from r1ranker.benchmark.contenders import ModelRow
-from r1ranker.benchmark.fingerprints import model_fingerprint
 from r1ranker.errors import AssetError
+from r1ranker.fingerprints import model_fingerprint
 from r1ranker.rl.loop import Loop
 from results import as_text
 

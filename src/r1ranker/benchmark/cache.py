@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1ranker.benchmark.fingerprints import digest
 from r1ranker.datasets import example_to_dict
 from r1ranker.errors import InputError, R1RankerError
 from r1ranker.evaluation import Outcome
 from r1ranker.files import write_problem
+from r1ranker.fingerprints import digest
 from r1ranker.types import RankingExample
 
 

@@ -15,7 +15,6 @@ from r1ranker.assets import fetch_model
 from r1ranker.baselines import BASELINES, Baseline, fit_baseline, presort
 from r1ranker.benchmark.cache import Chunk
 from r1ranker.benchmark.config import BenchConfig, RowConfig
-from r1ranker.benchmark.fingerprints import code_fingerprint, digest, model_fingerprint
 from r1ranker.config import RankerConfig
 from r1ranker.datasets import Dataset, example_to_dict
 from r1ranker.errors import AssetError, ConfigError
@@ -23,6 +22,7 @@ from r1ranker.evaluation import Outcome
 from r1ranker.evaluation.harness import RANDOM, run_ranker
 from r1ranker.evaluation.runs import check_file_names
 from r1ranker.files import sha256
+from r1ranker.fingerprints import code_fingerprint, digest, library_versions, model_fingerprint
 from r1ranker.llm.base import CountingLLM, notes_of
 from r1ranker.llm.servers import VLLM, is_vllm, without_credentials
 from r1ranker.modelfolder import facts_of, short_name
@@ -33,6 +33,14 @@ OnCalls = Callable[[int], None]
 _NAMES_A_MODEL = ("cross-encoder",)
 _NOT_IN_ALL = (*_NAMES_A_MODEL, "trained-cross-encoder")  # a model must be named; training takes long
 _SEEDED = ("bpr", "sasrec", "trained-cross-encoder")
+_TORCH = ("torch", "transformers", "tokenizers")
+_LIBRARIES = {
+    "": (),
+    "eval": ("bm25s",),
+    "embeddings": ("sentence-transformers", "scikit-learn", *_TORCH),
+    "recommenders": ("cornac", "torch"),
+}
+"""What the baselines of an extra compute with."""
 _CORE = (
     *("answers.py", "firststep.py", "fit.py", "parsing.py", "pointwise.py", "prompted.py", "prompts.py", "rankers.py"),
     *("rollout.py", "schedules.py", "templates/default.toml", "thoughts.py"),
@@ -138,12 +146,20 @@ class ModelRow:
         read = {"reads": digest([example_to_dict(e) | {"relevance": None} for e in lists])} if lists else {}
         return {**first.identity(dataset), **read}
 
-    def _backend(self) -> dict[str, str]:
+    def _backend(self) -> dict[str, Any]:
         if isinstance(self._place, Path) and self._place.is_file():
-            return {"model": sha256(self._place), "code": code_fingerprint(*_CORE, *_GGUF)}
+            return {
+                "model": sha256(self._place),
+                "code": code_fingerprint(*_CORE, *_GGUF),
+                "libraries": library_versions("xllamacpp"),
+            }
         if isinstance(self._place, str) and is_vllm(self._place):
             model = model_fingerprint(Path(self._place.removeprefix(VLLM)))
-            return {"model": f"{VLLM}{model}", "code": code_fingerprint(*_CORE, *_VLLM)}
+            return {
+                "model": f"{VLLM}{model}",
+                "code": code_fingerprint(*_CORE, *_VLLM),
+                "libraries": library_versions("vllm"),
+            }
         if isinstance(self._place, str):  # a server
             return {"model": without_credentials(self._place), "code": code_fingerprint(*_CORE, *_SERVER)}
         from r1ranker.llm.load import pick_device, pick_dtype
@@ -154,6 +170,7 @@ class ModelRow:
             "device": device.type,
             "dtype": str(pick_dtype(self._bench.dtype, device)),
             "code": code_fingerprint(*_CORE, *_LOCAL),
+            "libraries": library_versions(*_TORCH),
         }
 
     def steps(self, examples: Sequence[RankingExample]) -> int:
@@ -247,6 +264,7 @@ class BaselineRow:
                 [[example_to_dict(e) for e in dataset.train], dict(dataset.popularity), dataset.sequences]
             ),
             "code": code_fingerprint("baselines/*.py"),
+            "libraries": library_versions(*_LIBRARIES[BASELINES[self.baseline].needs]),
         }
 
     def facts(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from r1ranker.benchmark.cache import Chunk, ResultCache
 from r1ranker.benchmark.config import BenchConfig
 from r1ranker.benchmark.contenders import Contender, contenders, ranked_lists
-from r1ranker.benchmark.fingerprints import digest
 from r1ranker.benchmark.order import OrderRow, listed_anew, sensitivity
 from r1ranker.benchmark.report import BenchReport
 from r1ranker.datasets import DATASETS, Dataset, load_dataset
@@ -20,6 +19,7 @@ from r1ranker.evaluation import Outcome, Row, per_query, row_of_outcomes, withou
 from r1ranker.evaluation.harness import RANDOM, random_row
 from r1ranker.evaluation.held_out import not_held_out
 from r1ranker.evaluation.runs import check_file_names, file_name, save_run
+from r1ranker.fingerprints import digest
 from r1ranker.types import RankingExample
 
 STATISTICS_SEED = 0

@@ -24,6 +24,7 @@ from r1ranker.datasets import Dataset
 from r1ranker.datasets.base import normalise, note
 from r1ranker.datasets.duplicates import near_duplicate_groups
 from r1ranker.errors import InputError, R1RankerError
+from r1ranker.fingerprints import digest, model_fingerprint
 from r1ranker.modelfolder import read_facts, save_ranker, short_name
 from r1ranker.types import RankingExample
 
@@ -158,7 +159,16 @@ def train_run(
             policy = Policy.load(config.model, config.seed)
         began_at = _began_at(config.model)  # now, while it is there
         show = _shown if bar else None
-        trainer = Trainer(config, policy, data.train, folder, origins=data.origins, on_step=on_step, show=show)
+        trainer = Trainer(
+            config,
+            policy,
+            data.train,
+            folder,
+            origins=data.origins,
+            model=_fingerprint(config.model),
+            on_step=on_step,
+            show=show,
+        )
         if trainer.truncated:
             say(f"  {trainer.truncated:,} texts cut to fit the model's context, or ranker.document_tokens")
         metrics = trainer.run(resume=resume)
@@ -219,6 +229,11 @@ def _save(
             f"then {GO_ON}"
         ) from error
     return folder / "model"
+
+
+def _fingerprint(model: ModelConfig) -> str:
+    """Of the base, and of the adapter that LoRA begins at."""
+    return digest([model_fingerprint(fetch_model(part)) for part in (model.path, model.adapter) if part])
 
 
 def _began_at(model: ModelConfig) -> dict[str, Any] | None:

@@ -54,6 +54,7 @@ class Trainer:
     """Trains a policy by a recipe, in a folder that holds its config, metrics, curve and checkpoints.
 
     origins: the data set that each example is from, where several are mixed (see `StateStream`).
+    model: the fingerprint of what the policy was loaded from, which a run that goes on must have had; empty: unchecked.
     on_step: called after every RL step with (steps done, steps in all, metrics).
     show: entered around the "warm-up" and around the "training" with its name and number of steps; what it gives is
     called after every step in the same way.
@@ -68,6 +69,7 @@ class Trainer:
         folder: Path,
         *,
         origins: Sequence[str] = (),
+        model: str = "",
         on_step: OnStep | None = None,
         show: Show | None = None,
     ) -> None:
@@ -77,7 +79,7 @@ class Trainer:
             raise ConfigError(f"a {type(ranker).__name__} is a way to rank, not to train")
         self.ranker = ranker
         self.examples, self.truncated = self._fit(examples)
-        self.origins = origins
+        self.origins, self.model = origins, model
         self.warmup = self._warmup()
         self._training = None if self.warmup else self._rl()
         self._on_step, self._show = on_step, show or _unshown
@@ -202,7 +204,11 @@ class Trainer:
         for example in self.examples:
             digest.update(json.dumps(example_to_dict(example), sort_keys=True).encode() + b"\n")
         templates = self.config.ranker.templates
-        now = {"training examples": digest.hexdigest(), "templates": sha256(Path(templates)) if templates else ""}
+        now = {
+            "training examples": digest.hexdigest(),
+            "templates": sha256(Path(templates)) if templates else "",
+            "weights of the untrained model": self.model,
+        }
         path = self.folder / INPUTS
         if resume and path.exists():
             try:

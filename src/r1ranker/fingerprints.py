@@ -1,4 +1,4 @@
-"""What tells results apart: digests of settings, of code and of models."""
+"""What tells results apart: digests of settings, of code and of models, and the versions of libraries."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import r1ranker
 from r1ranker.assets import fetch_model
 from r1ranker.files import sha256
 
@@ -22,7 +22,7 @@ def digest(value: Any) -> str:
 @cache
 def code_fingerprint(*patterns: str) -> str:
     """SHA-256 of the package's files that match one of the patterns: with other code the results may be others."""
-    root = Path(r1ranker.__file__).parent
+    root = Path(__file__).parent
     return _hash_files(root, [p.relative_to(root).as_posix() for pattern in patterns for p in root.glob(pattern)])
 
 
@@ -38,6 +38,17 @@ def model_fingerprint(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return own  # no adapter, or one that cannot be loaded: loading it says why
     return digest([own, model_fingerprint(fetch_model(base))]) if base else own
+
+
+def library_versions(*packages: str) -> dict[str, str]:
+    """The versions of those that are installed: another one may compute otherwise."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def _hash_files(folder: Path, names: Sequence[str]) -> str:
