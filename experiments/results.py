@@ -124,7 +124,8 @@ def resolve_rows(
         if lacking:
             hand.missing.append(f"{name}: of {told_seeds(lacking)}")
     ran = {hand.rows.get(row.name or "", (row.name, None))[0] for row in rows}
-    hand.asked = {row.name or "": _asked(row) for row in plan.bench.rows if row.name in ran}
+    of_all = hand.bench.model_dump(mode="json", include={"seeds", "dtype"}, exclude_defaults=True)
+    hand.asked = {row.name or "": of_all | _asked(row) for row in plan.bench.rows if row.name in ran}
     kept.check_asked(hand.asked)
     shown = {row.name or "": _place(plan, hand, row.name or "") for row in rows}
     asked_for = {d.name: min(len(d.test), hand.bench.limit or len(d.test)) for d in hand.datasets}

@@ -125,6 +125,8 @@ def test_lists_that_are_not_found_again_are_told_although_the_file_has_their_val
         (str(RESULTS), '"states_per_step":2', '"states_per_stop":2', "'config' that is no recipe of this version"),
         ("plan.toml", "seeds = [0, 1]", "seeds = [1]", "the training 'learner', seed 0, and the plan has not"),
         ("plan.toml", "thinking = false", "thinking = true", "the row 'base' was another one"),
+        ("plan.toml", 'dtype = "float32"', 'dtype = "bfloat16"', "was another one"),
+        ("plan.toml", "[bench]\n", "[bench]\nseeds = [0, 1]\n", "was another one"),
         ("plan.toml", 'name = "trained"', 'name = "learnt"', "has the row 'trained', and the plan has not"),
         (str(RESULTS), '"cells"', '"sells"', "is no experiment's results"),
     ],
