@@ -53,6 +53,13 @@ def test_knn_weighs_grades_by_nearness() -> None:
     assert KNNRouter(train, Compass()).scores(query("east")) == pytest.approx([1 / (1 + ROOT), 1, 0], abs=1e-4)
 
 
+def test_knn_asks_those_neighbours_alone_that_list_the_llm() -> None:
+    """c2 is best on the one query that lists it: of the others, which were not asked of it, nothing is known."""
+    seldom = RankingExample("1", "routing", query("east", id="1").candidates, "east", relevance={"c2": 1})
+    train = [seldom, *(query("east", "c1", id=str(k)).restrict(["c0", "c1"]) for k in (2, 3))]
+    assert KNNRouter(train, Compass()).scores(query("east")) == pytest.approx([0, 2 / 3, 1], abs=1e-5)
+
+
 def test_a_query_that_is_like_none_has_only_ties() -> None:
     assert KNNRouter(TRAIN[:1], Compass()).order(query("west")) == ("c0", "c1", "c2")
 

@@ -94,6 +94,12 @@ CASES: dict[str, tuple[str, dict[str, Content | Callable[[Path], None]], dict[st
     "NaN effect": (
         "router-cost", {"t.csv": TABLE + "1,q,a,nan,1\n"}, {}, "t.csv:4: effect of 'a' is 'nan'", "fill it in or drop",
     ),
+    "a negative cost": (
+        "router-cost", {"t.csv": TABLE + "1,q,a,1,-2\n"}, {}, "t.csv:4: the cost of 'a' is -2", "must be >= 0",
+    ),
+    "an LLM without a name": (
+        "router-cost", {"t.csv": TABLE + "1,q, ,1,1\n"}, {}, "t.csv:4: the LLM has no name", "fill it in or drop",
+    ),
     "a cost over two lines": (
         "router-cost", {"t.csv": TABLE + '1,q,a,1,"1\n2"\n'}, {}, "t.csv:5: cost of 'a' is '1\\n2'", "fill it in or",
     ),

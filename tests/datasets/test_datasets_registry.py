@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from r1ranker import assets
-from r1ranker.datasets import DATASETS, load_dataset
+from r1ranker.baselines import fit_baseline
+from r1ranker.datasets import DATASETS, Dataset, load_dataset
 from r1ranker.errors import ConfigError, InputError
 
 INTER = "user_id:token\titem_id:token\ttimestamp:float\n" + "".join(f"u\t{i}\t{i}\n" for i in range(21))
@@ -112,6 +114,67 @@ def test_a_path_of_a_users_own_file_is_read_for_testing(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(InputError, match="holds no example"):
         load_dataset(str(path))
+
+
+def own(path: Path, rows: list[dict[str, object]], **options: object) -> Dataset:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return load_dataset(str(path), **options)
+
+
+def test_a_users_lists_without_groups_stay_together(tmp_path: Path) -> None:
+    """Sliding windows over each user's items: five in a row tell that two lists are of one user."""
+    rows = [
+        {"id": f"{user}{start}", "history": [f"{user}{n}" for n in range(start, start + 6)], "candidates": ["a", "b"]}
+        for user in "pqrstu"
+        for start in (0, 1, 2)
+    ]
+    data = own(tmp_path / "mine.jsonl", rows, test_fraction=0.5, near_duplicates=None)
+    sides = [{e.id[0] for e in side} for side in (data.train, data.test)]
+    assert all(sides)
+    assert not sides[0] & sides[1]
+    assert any("12 lists, or several, stay on the side of an earlier one with 5" in text for text in data.notes)
+    far = [{**row, "history": [*row["history"][:4], *"vw"]} for row in rows]  # type: ignore[index]
+    assert not any("in a row" in text for text in own(tmp_path / "far.jsonl", far, test_fraction=0.5).notes)
+
+
+def test_own_lists_have_counts_where_ids_tell_the_items(tmp_path: Path) -> None:
+    items = [{"id": i, "text": f"Item {i}"} for i in "abc"]
+    rows = [
+        {"id": "1", "group": "u", "history": ["item A", "Item x"], "candidates": items, "relevance": {"b": 1}},
+        {"id": "2", "group": "u", "history": ["Item a"], "candidates": items[1:], "relevance": {"b": 1}},
+        {"id": "3", "group": "v", "history": ["Item x"], "candidates": items, "relevance": {"b": 1}},
+        {"id": "4", "group": "w", "history": ["Item c"], "candidates": items, "relevance": {"c": 1}},
+    ]
+    data = own(tmp_path / "mine.jsonl", rows, test_fraction=0.3)
+    tested = {e.group for e in data.test}
+    assert len(tested) == 1
+    expected = {"u": {"a": 1, "b": 1}, "v": {"b": 1}, "w": {"c": 1}}  # once for each user
+    counts = Counter[str]()
+    for user in {"u", "v", "w"} - tested:
+        counts.update(expected[user])
+    assert data.popularity == counts
+    plain = [{**row, "candidates": ["Item a", "Item b"], "relevance": {"2": 1}} for row in rows]
+    assert own(tmp_path / "plain.jsonl", plain, test_fraction=0.3).popularity == {}
+
+
+def test_own_lists_have_a_label_prior(tmp_path: Path) -> None:
+    """`large` was asked twice, and was best both times: the prior is no count of what a log asks most."""
+    rows = [
+        {
+            "id": str(k),
+            "scenario": "routing",
+            "query": f"{'abcdefgh'[k] * 4} question",
+            "candidates": [{"name": n, "text": n} for n in (("small", "large") if k in large else ("small", "mid"))],
+            "relevance": {"large" if k in large else "small": 1},
+        }
+        for large in [{0, 1}]
+        for k in range(6)
+    ]
+    data = own(tmp_path / "mine.jsonl", [*rows, {**rows[5], "id": "6", "query": "other"}], test_fraction=0.15)
+    assert len(data.test) == 1
+    large = sum("large" in e.ids for e in data.train)
+    assert data.popularity == {"large": 6.0, "small": 6 - large}
+    assert fit_baseline("label-prior", data, data.test).order(data.test[0])[0] in ("large", "small")
 
 
 def test_unknown_names_and_options_name_the_nearest(tmp_path: Path) -> None:

@@ -73,6 +73,28 @@ def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("candidates", "relevance", "expected"),
+    [
+        ([{"name": "small", "text": "cheap"}, {"name": "large", "text": "dear"}], {"2": 1}, {"large": 1.0}),
+        ([{"name": "small", "text": "cheap"}, {"id": "L", "text": "dear"}], {"small": 1, "L": 2}, {"small": 1, "L": 2}),
+        (["gpt", "llama"], {"1": 1}, {"gpt": 1.0}),
+        (["2", "llama"], {"2": 1}, {"2": 1.0}),  # a name before a place
+        ([{"name": "x", "text": "a"}, {"name": "x", "text": "b"}], {"2": 1}, {"2": 1.0}),  # names that tell nothing
+        ([{"text": "cheap"}, {"text": "dear"}], {"2": 1}, {"2": 1.0}),
+    ],
+)
+def test_llms_without_an_id_are_called_by_name(
+    candidates: list[Any], relevance: dict[str, float], expected: dict[str, float]
+) -> None:
+    row = {"query": "q", "scenario": "routing", "candidates": candidates, "relevance": relevance}
+    made = example_from_dict(row)
+    assert made.relevance == expected
+    assert set(expected) <= set(made.ids)
+    del row["scenario"]
+    assert "1" in example_from_dict({**row, "relevance": {}}).ids  # elsewhere by its place
+
+
+@pytest.mark.parametrize(
     ("line", "reason"),
     [
         ("{", "not valid JSON"),

@@ -100,6 +100,16 @@ def test_a_shared_history() -> None:
     assert found == Finding("shared queries", "leak", 1, ("'u0' (test) has the history of 'u17' (train)",))
 
 
+def test_users_of_lists_without_groups_are_told_by_five_items_in_a_row() -> None:
+    data = replace(users(), sequences=())
+    assert check(data) == []
+    twin = data.train[5]
+    positive = next(c.text for c in twin.candidates if twin.grade(c.id))
+    found = only(with_test(data, history=("Other", *twin.history[2:], positive)))
+    assert found == Finding("shared users", "leak", 1, ("'u0' (test) has 5 items in a row that 'u17' (train) has too",))
+    assert check(with_test(data, history=("Other", *twin.history[2:]))) == []  # four
+
+
 def test_a_near_duplicate_query() -> None:
     data = passages()
     words = data.train[3].query.split()

@@ -81,8 +81,26 @@ def test_titles_are_readable_and_double_ones_merged(tmp_path: Path) -> None:
         "2 items without a title dropped",
         "1 items merged into an earlier one with the same title",
         "1 interactions with items without a title dropped",
+        "ratings are not looked at, as in the paper: low ones count too (min_rating leaves them out)",
         "1 repeated interactions of a user with the same title dropped",
     )
+
+
+def test_low_ratings_are_left_out_where_asked(tmp_path: Path) -> None:
+    rated = INTER + "v\t1\t4.5\t1\nv\t2\t2\t2\n"
+    data = read_recbole(*write(tmp_path, rated, ITEMS), min_rating=4)
+    assert data.sequences == {"u": ("2", "1", "6", "5"), "v": ("1",)}
+    assert "2 interactions with a rating below 4 dropped" in data.notes
+    assert not any("not looked at" in text for text in data.notes)
+    paths = write(tmp_path, rated + "v\t5\tgood\t3\n", ITEMS)
+    with pytest.raises(InputError, match=r"a\.inter:11: the rating is 'good'; it must be a finite number"):
+        read_recbole(*paths, min_rating=4)
+    assert len(read_recbole(*paths).sequences) == 2
+    with pytest.raises(InputError, match="no interaction with a rating of 6 or more: lower min_rating"):
+        read_recbole(*write(tmp_path, INTER, ITEMS), min_rating=6)
+    unrated = "user_id:token\titem_id:token\nu\t2\n"
+    with pytest.raises(InputError, match="no column rating"):
+        read_recbole(*write(tmp_path, unrated, ITEMS), min_rating=4)
 
 
 def test_gzipped_files_and_files_without_times_are_read(tmp_path: Path) -> None:
@@ -91,6 +109,7 @@ def test_gzipped_files_and_files_without_times_are_read(tmp_path: Path) -> None:
     data = read_recbole(tmp_path / "a.inter.gz", tmp_path / "a.item.gz")
     assert data.sequences == {"u": ("2", "1")}
     assert data.titles == {"1": "A", "2": "B"}
+    assert data.notes == ("2 interactions have no 'timestamp': they stand in the order of the file",)
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,45 @@ def test_the_best_by_effect_and_scaled_cost(
     data = build(tmp_path, effect_weight=effect, cost_weight=cost, ties=ties)
     assert best(data) == expected
     assert all(grade == 1.0 for e in data.train for grade in e.relevance.values())
-    prior = {f"org/{llm}": sum(llm in s for s in expected.values()) for s in expected.values() for llm in s}
+    listed = {"small": 3, "large": 3, "mid": 2}
+    prior = {
+        f"org/{llm}": sum(llm in s for s in expected.values()) * 3 / listed[llm] for s in expected.values() for llm in s
+    }
     assert data.popularity == prior
+
+
+def test_the_prior_is_of_the_queries_that_list_an_llm(tmp_path: Path) -> None:
+    """mid has outcomes of two of three queries and is best on one: 1 x 3 / 2."""
+    data = build(tmp_path, ties="first", effect_weight=0.5, cost_weight=0.1)
+    # query 0: small .25, large .4, mid .45; 1: small -.01, large -.1; 2: small .48, large .17, mid .19
+    assert best(data) == {"0": {"mid"}, "1": {"small"}, "2": {"small"}}
+    assert data.popularity == {"org/mid": 1.5, "org/small": 2}
+
+
+def test_scales_that_upset_the_weights_are_told(tmp_path: Path) -> None:
+    told = [text for text in build(tmp_path, effect_weight=0.5, cost_weight=0.5).notes if "scaled" in text]
+    assert told == []
+    percent = TABLE.replace("org/small,0.5,", "org/small,50,")
+    (text,) = [t for t in build(tmp_path, percent, effect_weight=0.5, cost_weight=0.5).notes if "scaled" in t]
+    assert text.startswith("effects run from 0 to 50, and costs are scaled to 0..1")
+    assert not any("scaled" in text for text in build(tmp_path, percent).notes)  # costs weigh nothing
+    one = TABLE.replace("org/large,1.0,100,", "org/large,1.0,100000,")
+    (text,) = [t for t in build(tmp_path, one, effect_weight=0.5, cost_weight=0.5).notes if "scaled" in t]
+    assert text.startswith("the largest cost is 100000, and 99% are at most 100")
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "said"),
+    [
+        ({"smal": "x"}, "descriptions has 'smal', and there is no such LLM: did you mean 'small'"),
+        ({"small": 3}, "the description of 'small' is 3; it must be a text"),
+    ],
+)
+def test_descriptions_of_no_llm_or_that_are_no_text_are_refused(
+    tmp_path: Path, descriptions: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        build(tmp_path, descriptions=descriptions)
 
 
 def test_what_is_odd_is_counted(tmp_path: Path) -> None:
@@ -90,7 +127,8 @@ def test_llms_are_described_by_their_cost_on_train_queries_or_as_given(tmp_path:
         "large, about 100 cost units a query",
     }
     given = {"org/small": "tiny but quick", "mid": "middling", "another": "is not in the table"}
-    (example, *_) = build(tmp_path, descriptions=given).train
+    (example, *_) = (described := build(tmp_path, descriptions=given)).train
+    assert "1 descriptions of LLMs that are not in the table" in described.notes
     texts = {c.id: (c.name, c.text) for c in example.candidates}
     assert texts["org/small"] == ("small", "tiny but quick")
     file = tmp_path / "llms.json"
@@ -115,7 +153,9 @@ def test_gzip_long_responses_and_tables_without_task_id_are_read(tmp_path: Path)
     assert [e.id for e in data.test] == ["r:query:0"]
     assert dict(data.test[0].relevance) == {"a": 1.0}
     assert data.popularity == {}  # nothing is known of train queries
-    assert {c.text for c in data.test[0].candidates} == {"a", "b"}
+    assert {c.text for c in data.test[0].candidates} == {
+        f"{llm}, about {cost} cost units a query" for llm, cost in (("a", 1), ("b", 2))
+    }
     assert csv.field_size_limit() == limit
 
 
@@ -128,7 +168,7 @@ def test_graded_relevance_is_the_score_from_worst_to_best(tmp_path: Path) -> Non
         "1": {"small": 1.0},
         "2": {"small": 1.0, "mid": 0.182},  # 0.1 / 0.55
     }
-    assert data.popularity == {"org/small": 3, "org/mid": 1}  # the best only
+    assert data.popularity == {"org/small": 3, "org/mid": 1.5}  # the best only; two of three queries list mid
     same = build(tmp_path, HEADER + "0,nq,q,a,0.5,1,\n0,nq,q,b,0.5,2,\n", ties="graded")
     assert dict(same.train[0].relevance) == {"a": 1.0, "b": 1.0}
 

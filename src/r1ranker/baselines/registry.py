@@ -84,9 +84,12 @@ def baseline_names(scenario: Scenario) -> tuple[str, ...]:
     return tuple(name for name, info in BASELINES.items() if scenario in info.scenarios)
 
 
-def _counts(dataset: Dataset) -> Mapping[str, int]:
+def _counts(dataset: Dataset) -> Mapping[str, float]:
     if not dataset.popularity:
-        raise InputError(f"data set '{dataset.name}' has no counts on its train side: leave this baseline out")
+        raise InputError(
+            f"data set '{dataset.name}' has no counts on its train side: leave this baseline out, or give ids of the "
+            "candidates and a test_fraction below 1 where the file is your own"
+        )
     return dataset.popularity
 
 

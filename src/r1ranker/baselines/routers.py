@@ -49,7 +49,8 @@ class EmbeddingRouter(Baseline):
 class KNNRouter(EmbeddingRouter):
     """An LLM's score is its relevance averaged over the k nearest training queries, weighted by their cosine.
 
-    A neighbour with a cosine below 0 has no weight. Raises InputError for a k below 1.
+    Of them those count that list the LLM: where a log lacks its outcome, nothing is known of it. A neighbour with a
+    cosine below 0 has no weight. Raises InputError for a k below 1.
     """
 
     name = "knn-router"
@@ -64,9 +65,14 @@ class KNNRouter(EmbeddingRouter):
         near = self._vectors @ context
         nearest = np.argsort(-near, kind="stable")[: self.k]
         weights = np.maximum(near[nearest], 0.0)
-        total = max(float(weights.sum()), 1e-12)
-        grades = [[self._train[k].grade(i) for k in nearest] for i in ids]
-        return [float(weights @ np.asarray(row)) / total for row in grades]
+        neighbours = [self._train[k] for k in nearest]
+        return [self._mean_grade(neighbours, weights, i) for i in ids]
+
+    @staticmethod
+    def _mean_grade(neighbours: Sequence[RankingExample], weights: Vectors, llm: str) -> float:
+        listed = np.asarray([llm in example.ids for example in neighbours])
+        grades = np.asarray([example.grade(llm) for example in neighbours])
+        return float(weights @ grades) / max(float(weights[listed].sum()), 1e-12)
 
 
 class LogisticRouter(EmbeddingRouter):

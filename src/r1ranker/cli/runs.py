@@ -109,7 +109,7 @@ def mix(datasets: list[Dataset]) -> Dataset:
     note(
         notes, len(train) - len(kept), "training examples dropped: their query or history is tested in another data set"
     )
-    popularity: dict[str, int] = {}
+    popularity: dict[str, float] = {}
     for dataset in datasets:
         for key, count in dataset.popularity.items():
             popularity[key] = popularity.get(key, 0) + count

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ class Dataset:
     """Examples for training and testing.
 
     popularity: candidate id -> how often it was interacted with (recommendation) or is among the best
-        (routing: the label prior), counted on the train side only; empty for passages.
+        (routing: the label prior, see `label_prior`), counted on the train side only; empty for passages.
     notes: what was dropped, merged or left as it is although it looks odd, each with its count.
     sequences: for each train user the titles of all items they interacted with, oldest first
         (recommendation; empty elsewhere). They are for baselines to learn from, and no part of the fingerprint.
@@ -34,7 +35,7 @@ class Dataset:
     name: str
     train: tuple[RankingExample, ...]
     test: tuple[RankingExample, ...]
-    popularity: Mapping[str, int] = field(default_factory=dict)
+    popularity: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sequences: tuple[tuple[str, ...], ...] = ()
     origins: tuple[str, ...] = ()
@@ -84,6 +85,22 @@ def split_groups(
         raise InputError(f"{test_size} test groups are asked for, but there are {len(keys)}: ask for fewer")
     rng.shuffle(keys)
     return keys[test_size:], keys[:test_size]
+
+
+def label_prior(labels: Iterable[tuple[Collection[str], Collection[str]]]) -> dict[str, float]:
+    """LLM -> on how many queries it is among the best.
+
+    labels: of each query the LLMs that it lists, and the best of these. An LLM that some queries lack counts as if it
+    were as good on them as on those that list it: else the prior would say which LLM a log asks most.
+    """
+    listed: Counter[str] = Counter()
+    best: Counter[str] = Counter()
+    queries = 0
+    for llms, top in labels:
+        queries += 1
+        listed.update(list(llms))  # of a mapping its values would be added
+        best.update(top)
+    return {llm: n if listed[llm] == queries else n * queries / listed[llm] for llm, n in best.items()}
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from r1ranker.datasets.base import normalise, note
 from r1ranker.errors import InputError
+from r1ranker.types import RankingExample
 
+SAME_USER = 5
+"""Items in a row, from which on two lists are taken to be of one user; a shorter run may be shared by chance."""
 _ROUNDING = 1e-9  # 0.56 * 25 is a little more than 14 in floating point
 
 
@@ -52,6 +55,37 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float | None = 0.8) -
     for a, b in similar_pairs(sets, threshold):
         join(by_words[sets[a]], by_words[sets[b]])
     return [find(key) for key in keys]
+
+
+def connected(keys: Sequence[str], signs: Sequence[Iterable[Hashable]]) -> list[str]:
+    """Groups that are one where two of their members share a sign; each is called by its first key in `keys`."""
+    leader = {key: key for key in keys}
+
+    def find(key: str) -> str:
+        while leader[key] != key:
+            leader[key] = leader[leader[key]]
+            key = leader[key]
+        return key
+
+    owner: dict[Hashable, str] = {}
+    order = {key: place for place, key in reversed(list(enumerate(keys)))}
+    for key, own in zip(keys, signs, strict=True):
+        for sign in own:
+            one, other = sorted((find(key), find(owner.setdefault(sign, key))), key=order.__getitem__)
+            leader[other] = one
+    return [find(key) for key in keys]
+
+
+def chosen(example: RankingExample) -> tuple[str, ...]:
+    """What a user chose, oldest first: the history, and the positive where it is one; nothing without a history."""
+    positives = [c.text for c in example.candidates if example.grade(c.id) > 0]
+    return (*example.history, *(positives if len(positives) == 1 else ())) if example.history else ()
+
+
+def runs_of(items: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    """All runs of so many items that stand one after the other, normalised."""
+    plain = tuple(map(normalise, items))
+    return [plain[start : start + length] for start in range(len(plain) - length + 1)]
 
 
 def note_near_duplicates(notes: list[str], texts: Sequence[str], groups: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,7 +53,8 @@ class BadLine:
 def read_examples(path: Path) -> tuple[list[RankingExample], list[BadLine]]:
     """Read examples, one a line (plain or .gz); lines that cannot be used are returned beside the good ones.
 
-    An example without an id is called by its line number, a candidate without one by its place from 1.
+    An example without an id is called by its line number, a candidate without one by its place from 1 (in routing by
+    its name or text, which tells an LLM from list to list; `relevance` may still say its place).
     Raises InputError where the file as a whole cannot be read.
     """
     examples: list[RankingExample] = []
@@ -120,13 +121,17 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
         raise InputError(f"'presorted' must be true or false, not {_kind(presorted)}")
     if not isinstance(listed := row.get("candidates"), list):
         raise InputError(f"'candidates' must be a list, not {_kind(listed)}")
+    candidates = tuple(_candidate(item, place) for place, item in enumerate(listed, 1))
+    relevance = _grades("relevance", _given(row, "relevance", {}))
+    if scenario == "routing":
+        candidates, relevance = _called_by_name(listed, candidates, relevance)
     return RankingExample(
         id=_name(row, "id", default_id),
         scenario=scenario,
-        candidates=tuple(_candidate(item, place) for place, item in enumerate(listed, 1)),
+        candidates=candidates,
         query=query,
         history=history,
-        relevance=_grades("relevance", _given(row, "relevance", {})),
+        relevance=relevance,
         unlisted=_grades("unlisted", _given(row, "unlisted", {})),
         group=_name(row, "group", ""),
         item_type=_name(row, "item_type", ""),
@@ -166,6 +171,22 @@ def _candidate(item: Any, place: int) -> Candidate:
     if not isinstance(item, dict) or not isinstance(item.get("text"), str):
         raise InputError(f"candidate {place} must be a text or an object with a 'text'")
     return Candidate(_name(item, "id", str(place)), item["text"], _name(item, "name", "") or None)
+
+
+def _called_by_name(
+    listed: Sequence[Any], candidates: tuple[Candidate, ...], relevance: dict[str, float]
+) -> tuple[tuple[Candidate, ...], dict[str, float]]:
+    """LLMs without an id are called by their name, or a plain text; where that tells no two apart, by their place."""
+    nameless = [not isinstance(item, dict) or item.get("id") is None for item in listed]
+    called = [
+        (c.name or (c.text if isinstance(item, str) else c.id)) if own else c.id
+        for item, c, own in zip(listed, candidates, nameless, strict=True)
+    ]
+    if len(set(called)) < len(called):
+        return candidates, relevance
+    places = {c.id: key for c, key in zip(candidates, called, strict=True) if c.id not in called}
+    named = tuple(replace(c, id=key) for c, key in zip(candidates, called, strict=True))
+    return named, {places.get(key, key): grade for key, grade in relevance.items()}
 
 
 def _given(row: dict[str, Any], key: str, default: Any) -> Any:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from r1ranker.datasets.base import Dataset, normalise
-from r1ranker.datasets.duplicates import near_duplicate_groups
+from r1ranker.datasets.duplicates import SAME_USER, chosen, near_duplicate_groups, runs_of
 from r1ranker.types import RankingExample
 
 _NAMED = 3  # offenders that a finding names
-_LEAST_RUN = 5  # items of a history; a shorter run may stand in another user's sequence by chance
 _NOTES = ("contradicting candidates", "repeated candidates")
 _RARE = 0.001
 _LEAST_EXPECTED = 5.0  # positives expected at each place, below which chi-square is no good approximation
@@ -46,7 +45,8 @@ def check(dataset: Dataset, near_duplicates: float | None = 0.8) -> list[Finding
     - shared queries: with its query or history only
     - near-duplicate queries: with a query that shares `near_duplicates` of its words with a train one (see
       near_duplicate_groups); None leaves this out. A test example counts under the first of these three only.
-    - shared users: a test history that stands as a run of 5 items or more in a train user's sequence
+    - shared users: a test history that stands as a run of 5 items or more in a train user's sequence; where neither
+      sequences nor groups tell users apart, any 5 items in a row that a train list has too
     - positives in histories: a relevant candidate that the history names
     - the user's own items as negatives: a train example's negative that stands in that user's sequence. It
       cannot be told for test users, whose sequences a data set does not hold.
@@ -112,13 +112,18 @@ def _users(dataset: Dataset) -> Iterator[tuple[str, str]]:
     owner = {
         sequence[start : start + length]: number
         for length in lengths
-        if length >= _LEAST_RUN
+        if length >= SAME_USER
         for number, sequence in enumerate(sequences)
         for start in range(len(sequence) - length + 1)
     }
+    told = {_context(e) for e in dataset.train}  # as shared queries
+    lists = {run: e.id for e in dataset.train if not e.group and not sequences for run in runs_of(chosen(e), SAME_USER)}
     for e in dataset.test:
+        runs = () if e.group or _context(e) in told else runs_of(chosen(e), SAME_USER)
         if _context(e)[1] in owner:
             yield "shared users", f"'{e.id}' (test) has a run of items that a train user has"
+        elif twin := next((lists[run] for run in runs if run in lists), ""):
+            yield "shared users", f"'{e.id}' (test) has {SAME_USER} items in a row that '{twin}' (train) has too"
     for e in dataset.train:
         if (number := owner.get(_context(e)[1])) is not None:
             own = set(sequences[number])

@@ -44,20 +44,27 @@ class Interactions:
     notes: tuple[str, ...] = ()
 
 
-def read_recbole(inter: Path, item: Path) -> Interactions:
+def read_recbole(inter: Path, item: Path, min_rating: float | None = None) -> Interactions:
     """Read RecBole atomic files (tab separated, header `name:type`, plain or .gz).
 
     Titles read as people write them: "Matrix, The" becomes "The Matrix", "&amp;" becomes "&", and
     a release year is appended.
     Items with the same title (case aside) count as one, under the first one's id, since a reader of titles
     cannot tell them apart; of a user's repeated interactions with an item the first counts. Interactions are
-    ordered by (timestamp, place in the file). Raises InputError with file and line for a malformed row.
+    ordered by (timestamp, place in the file). min_rating: those with a lower `rating` are left out.
+    Raises InputError with file and line for a malformed row.
     """
     notes: list[str] = []
     titles, merged = _read_titles(item, notes)
     timed: dict[str, list[tuple[float, str]]] = {}
-    untitled = 0
-    for line, row in _rows(inter, ("user_id", "item_id")):
+    untitled = low = rated = untimed = 0
+    needed = ("user_id", "item_id") if min_rating is None else ("user_id", "item_id", "rating")
+    for line, row in _rows(inter, needed):
+        rated += "rating" in row
+        untimed += "timestamp" not in row
+        if min_rating is not None and _rating(inter, line, row["rating"]) < min_rating:
+            low += 1
+            continue
         if (key := merged.get(row["item_id"])) is None:
             untitled += 1
             continue
@@ -71,11 +78,18 @@ def read_recbole(inter: Path, item: Path) -> Interactions:
                 "fill it in or drop the row"
             )
         timed.setdefault(row["user_id"], []).append((when, key))
+    if not timed and low:
+        raise InputError(f"{inter} has no interaction with a rating of {min_rating:g} or more: lower min_rating")
     if not timed and not untitled:
         raise InputError(f"{inter} has a header but no rows: check that the download is complete")
     if not timed:
         raise InputError(f"{inter} has no interaction with an item that {item} gives a title: check both files")
     note(notes, untitled, "interactions with items without a title dropped")
+    if min_rating is not None:
+        note(notes, low, f"interactions with a rating below {min_rating:g} dropped")
+    elif rated:
+        notes.append("ratings are not looked at, as in the paper: low ones count too (min_rating leaves them out)")
+    note(notes, untimed, "interactions have no 'timestamp': they stand in the order of the file")
     sequences = {
         user: tuple(dict.fromkeys(key for _, key in sorted(events, key=lambda event: event[0])))
         for user, events in timed.items()
@@ -98,6 +112,7 @@ def build_recommendation(
     test_fraction: float = 0.2,
     test_users: int | None = None,
     examples_per_user: int = 1,
+    min_rating: float | None = None,
     seed: int = 0,
 ) -> Dataset:
     """One positive and `candidates - 1` random negatives, shuffled, for each user with `history + 1` items.
@@ -113,6 +128,8 @@ def build_recommendation(
     test_users: the number of test users; overrides `test_fraction`.
     examples_per_user: on the train side only, each with its own target ("random": different places as long
         as there are any) and its own negatives; a test user has one.
+    min_rating: interactions with a lower `rating` are left out, as if the user had never met these items; None (the
+        paper): a rating of any height is an interaction.
     seed: decides the split, the negatives and their order, and random targets.
     Negatives are uniform over all titled items that the user never touches. Raises InputError for files or
     numbers that cannot be used.
@@ -125,7 +142,7 @@ def build_recommendation(
     for key, value in (("target", target), ("train_target", train_target or target)):
         if value not in ("next", "random"):
             raise InputError(f"{key} is '{value}'; it must be next or random")
-    data = read_recbole(inter_path, item_path)
+    data = read_recbole(inter_path, item_path, min_rating)
     catalogue = list(data.titles)
     notes = list(data.notes)
     long = [user for user, items in data.sequences.items() if len(items) > history]
@@ -175,6 +192,19 @@ def build_recommendation(
         notes=tuple(notes),
         sequences=tuple(tuple(data.titles[i] for i in data.sequences[user]) for user in train_users),
     )
+
+
+def _rating(path: Path, line: int, text: str) -> float:
+    try:
+        rating = float(text)
+    except ValueError:
+        rating = math.nan
+    if not math.isfinite(rating):
+        raise InputError(
+            f"{path}:{line}: the rating is {text!r}; it must be a finite number: fill it in, drop the row, or leave "
+            "min_rating out"
+        )
+    return rating
 
 
 def _places(length: int, history: int, target: str, count: int, rng: random.Random) -> list[int]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1ranker.datasets.base import Dataset, note, split_groups
+from r1ranker.datasets.base import Dataset, label_prior, normalise, note, split_groups
 from r1ranker.datasets.catalogue import DATASETS, options_of
-from r1ranker.datasets.duplicates import near_duplicate_groups
+from r1ranker.datasets.duplicates import SAME_USER, chosen, connected, near_duplicate_groups, runs_of
 from r1ranker.datasets.jsonl import read_examples
 from r1ranker.datasets.trec import build_trec
 from r1ranker.errors import ConfigError, InputError
@@ -81,16 +82,46 @@ def _build_own(
         )
     _, test = split_groups(group.values(), test_fraction=test_fraction, rng=random.Random(f"{seed}:split"))
     held_out = set(test)
+    train = [e for e in examples if group[e.id] not in held_out]
     return Dataset(
         name=name,
-        train=tuple(e for e in examples if group[e.id] not in held_out),
+        train=tuple(train),
         test=tuple(e for e in examples if group[e.id] in held_out),
+        popularity=_popularity(train, examples),
         notes=tuple(notes),
     )
 
 
+def _popularity(train: Sequence[RankingExample], examples: Sequence[RankingExample]) -> dict[str, float]:
+    """What `Dataset.popularity` holds; nothing where candidates have no ids, for a place says not what stands there.
+
+    An item counts once for a user, as a positive or in the history, where some list gives it an id.
+    """
+    if any(e.ids != tuple(map(str, range(1, len(e.ids) + 1))) for e in examples):
+        routed = [e for e in train if e.scenario == "routing"]
+        chosen: dict[str, set[str]] = {}
+        ids = {normalise(c.text): c.id for e in examples if e.scenario == "recommendation" for c in e.candidates}
+        for e in train:
+            if e.scenario == "recommendation":
+                mine = chosen.setdefault(e.group or f"id:{e.id}", set())
+                mine |= {ids[text] for text in map(normalise, e.history) if text in ids} | set(_best(e))
+        return {
+            **Counter(i for mine in chosen.values() for i in mine),
+            **label_prior((e.ids, _best(e)) for e in routed),
+        }
+    return {}
+
+
+def _best(example: RankingExample) -> list[str]:
+    top = max(map(example.grade, example.ids))
+    return [i for i in example.ids if top > 0 and example.grade(i) == top]
+
+
 def _groups(examples: Sequence[RankingExample], near_duplicates: float | None, notes: list[str]) -> dict[str, str]:
-    """Example id -> what stays on one side: its own `group`, or the lists with nearly the same context."""
+    """Example id -> what stays on one side: its own `group`, or the lists with nearly the same context.
+
+    So do lists that share five items in a row, which are one user's at several times.
+    """
     alone = [example for example in examples if not example.group]
     contexts = [" | ".join((example.query, *example.history)) for example in alone]
     leaders: dict[str, str] = {}
@@ -99,7 +130,12 @@ def _groups(examples: Sequence[RankingExample], near_duplicates: float | None, n
         for example, key in zip(alone, near_duplicate_groups(contexts, near_duplicates), strict=True)
     ]
     note(notes, len(alone) - len(leaders), "lists stay on the side of an earlier one with nearly the same context")
-    return {e.id: e.group for e in examples if e.group} | {e.id: key for e, key in zip(alone, keys, strict=True)}
+    users = connected(keys, [runs_of(chosen(example), SAME_USER) for example in alone])
+    joined = len(set(keys)) - len(set(users))
+    note(
+        notes, joined, f"lists, or several, stay on the side of an earlier one with {SAME_USER} of their items in a row"
+    )
+    return {e.id: e.group for e in examples if e.group} | {e.id: key for e, key in zip(alone, users, strict=True)}
 
 
 def _check_options(name: str, given: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -46,7 +46,8 @@ def read_router_table(path: Path, notes: list[str]) -> list[RoutedQuery]:
 
     Needs the columns query, llm, effect, cost; q_id (else a query is told by its text) and task_id are used where they
     are there, others are ignored.
-    Raises InputError with file and line for a missing column, a value that is no finite number, or no rows.
+    Raises InputError with file and line for a missing column, an LLM without a name, a value that is no finite number,
+    a cost below 0, or no rows.
     """
     queries: dict[str, RoutedQuery] = {}
     repeated = 0
@@ -55,7 +56,11 @@ def read_router_table(path: Path, notes: list[str]) -> list[RoutedQuery]:
         query = queries.setdefault(key, RoutedQuery(key, row["query"]))
         if query.query != row["query"]:
             raise InputError(f"{path}:{line}: q_id {row['q_id']!r} is also that of another query: make q_ids unique")
+        if not row["llm"].strip():
+            raise InputError(f"{path}:{line}: the LLM has no name: fill it in or drop the row")
         effect, cost = _number(path, line, row, "effect"), _number(path, line, row, "cost")
+        if cost < 0:
+            raise InputError(f"{path}:{line}: the cost of {row['llm']!r} is {cost:g}; it must be >= 0")
         repeated += row["llm"] in query.effects
         query.effects.setdefault(row["llm"], effect)
         query.costs.setdefault(row["llm"], cost)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from r1ranker.datasets.base import Dataset, normalise, note, split_groups
+from r1ranker.datasets.base import Dataset, label_prior, normalise, note, split_groups
 from r1ranker.datasets.duplicates import near_duplicate_groups, note_near_duplicates
 from r1ranker.datasets.router_table import (
     REPLY_TOKENS,
@@ -54,7 +54,8 @@ def build_routing(
         estimated as price x tokens (router_table.estimate_costs), the same number of reply tokens for all.
     effect_weight, cost_weight: an LLM's score is effect_weight * effect - cost_weight * cost, with the cost
         scaled to 0..1 by the smallest and the largest cost of all queries and LLMs, so that both weigh on
-        the same scale.
+        the same scale where effects are in 0..1; where they are not, or one cost is far above all others, a note says
+        so.
     llms: only these LLMs, by full name or the part after the last "/"; None takes all.
     ties: "set" makes all LLMs with the best score relevant; "first" only the one that stands first in the
         table's order of LLMs (a single label, as in the paper); "graded" grades every LLM by its score,
@@ -62,7 +63,7 @@ def build_routing(
         while MRR and Hit@k count every LLM but the worst as relevant.
     descriptions: what the model reads of an LLM, by its full name or the part after the last "/"; or a JSON
         file of them (see router_table.read_llms). They go before those of `llms_path`; an LLM without one
-        is described by its name and its mean cost on the train queries.
+        is described by its name and its mean cost on the train queries (on all, where all are held out).
     near_duplicates: queries that share this part of their words (Jaccard similarity, see duplicates) stay on
         one side of the split; None: only those with the same text (case and spacing aside), which always do.
     test_fraction: the part of the groups of queries that is held out.
@@ -110,8 +111,10 @@ def build_routing(
     train_queries = [query for group in train for query in groups[group]]
     if isinstance(descriptions, (str, Path)):
         descriptions = {llm: info.description for llm, info in read_llms(Path(descriptions)).items()}
+    elif descriptions is not None:
+        _check_descriptions(descriptions, listed, notes)
     given = {**{llm: info.description for llm, info in known.items()}, **(descriptions or {})}
-    candidates = _describe(listed, train_queries, given)
+    candidates = _describe(listed, train_queries or usable, given)
 
     def example(query: RoutedQuery, group: str) -> RankingExample:
         order = [llm for llm in listed if llm in query.effects]
@@ -138,6 +141,8 @@ def build_routing(
         "queries repeat another one's text and were split together with it",
     )
     note_near_duplicates(notes, texts, keys)
+    if cost_weight and effect_weight:
+        _note_scales(notes, usable)
     note(
         notes,
         sum(max(scores[q.key].values()) - min(scores[q.key].values()) <= _TIE for q in usable),
@@ -147,7 +152,7 @@ def build_routing(
         name=name,
         train=tuple(example(query, group) for group in train for query in groups[group]),
         test=tuple(example(query, group) for group in test for query in groups[group]),
-        popularity=dict(Counter(llm for query in train_queries for llm in best(query))),
+        popularity=label_prior((query.effects, best(query)) for query in train_queries),
         notes=tuple(notes),
     )
 
@@ -209,6 +214,34 @@ def _scores(
         }
         for query in queries
     }
+
+
+def _note_scales(notes: list[str], queries: Sequence[RoutedQuery]) -> None:
+    """What would make effect and cost weigh otherwise than their weights say."""
+    effects = [effect for query in queries for effect in query.effects.values()]
+    if min(effects) < 0 or max(effects) > 1:
+        notes.append(
+            f"effects run from {min(effects):g} to {max(effects):g}, and costs are scaled to 0..1: give effects in "
+            "0..1, or weights to match"
+        )
+    costs = sorted(query.costs[llm] for query in queries for llm in query.effects if llm in query.costs)
+    if costs and costs[-1] > 10 * (high := costs[int(0.99 * (len(costs) - 1))]) > 0:
+        notes.append(
+            f"the largest cost is {costs[-1]:g}, and 99% are at most {high:g}: scaled by the largest, all others are "
+            "as good as free"
+        )
+
+
+def _check_descriptions(descriptions: Mapping[str, str], llms: Sequence[str], notes: list[str]) -> None:
+    """Raises InputError for one that is no text, or of an LLM whose name is nearly that of one without."""
+    names = {*llms, *map(_short, llms)}
+    without = [name for llm in llms for name in (llm, _short(llm)) if not {llm, _short(llm)} & descriptions.keys()]
+    for llm, text in descriptions.items():
+        if not isinstance(text, str):
+            raise InputError(f"the description of '{llm}' is {text!r}; it must be a text")
+        if llm not in names and (near := difflib.get_close_matches(llm, without, n=1)):
+            raise InputError(f"descriptions has '{llm}', and there is no such LLM: did you mean '{near[0]}'?")
+    note(notes, len(descriptions.keys() - names), "descriptions of LLMs that are not in the table")
 
 
 def _describe(llms: Sequence[str], train: Sequence[RoutedQuery], given: Mapping[str, str]) -> dict[str, Candidate]:

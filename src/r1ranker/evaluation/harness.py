@@ -49,7 +49,7 @@ def random_row(dataset: str, examples: Sequence[RankingExample], *, base: Row | 
 def baseline_rows(
     dataset: str,
     examples: Sequence[RankingExample],
-    popularity: Mapping[str, int],
+    popularity: Mapping[str, float],
     *,
     base: Row | None = None,
     seed: int = 0,
