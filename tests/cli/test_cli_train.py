@@ -318,7 +318,18 @@ def test_a_history_that_another_data_set_tests_is_not_trained_on() -> None:
     two = Dataset("two", (example("4", film="Up"),), (example("5", film=" heat "),))
     mixed = runs.mix([one, two])
     assert [e.id for e in mixed.train] == ["2", "4"]  # "Babe" is tested beside it, of another user
-    assert mixed.notes == ("1 training examples dropped: their query or history is tested in another data set",)
+    assert mixed.notes == ("1 training examples dropped: their query, history or user is tested in another data set",)
+
+
+def test_a_user_whom_another_data_set_tests_is_not_trained_on() -> None:
+    """In a file that `data build` wrote, with other histories than the data set has by the run's options."""
+    one = Dataset(
+        "rec-music", (example("rec-music:user:1"),), (example("rec-music:user:2"), example("rec-music:user:3"))
+    )
+    ids = ("rec-music:user:2:4", "rec-music:user:1", "rec-music:user:30", "q:user:3")
+    two = Dataset("built.jsonl", tuple(example(id, film=f"film of {id}") for id in ids), ())
+    mixed = runs.mix([one, two])
+    assert [e.id for e in mixed.train] == ["rec-music:user:1", *(f"2:{id}" for id in ids[1:])]
 
 
 def test_what_a_data_set_tests_itself_takes_nothing_from_its_own_training() -> None:

@@ -106,3 +106,34 @@ def test_other_files_than_those_of_the_training_say_nothing(tmp_path: Path) -> N
     data = load_dataset("router-cost", source=source, test_fraction=1.0)
     facts = {"options": {"router-cost": {"test_size": 50}}}  # more than there are: its files were others
     assert not_held_out(facts, "router-cost", {"test_fraction": 1.0}, source, data.test) == ""
+
+
+def users(path: Path, start: int, *numbers: int) -> str:
+    """Lists as `data build rec-music` writes them, of users by number; each has other items from `start` on."""
+    rows = [
+        {
+            "id": f"rec-music:user:{n}",
+            "history": [f"album {n}/{start + k}" for k in range(4)],
+            "candidates": ["one", "two"],
+            "relevance": {"1": 1},
+            "group": str(n),
+        }
+        for n in numbers
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_that_was_built_of_a_data_set_is_that_data_set(tmp_path: Path) -> None:
+    """Users 1 to 3 are learned from in a file; their other histories are tested under the data set's name."""
+    learned = users(tmp_path / "built.jsonl", 0, 1, 2, 3, 4)
+    facts = {"options": {learned: {"test_fraction": 0.25}}}
+    (kept,) = load_dataset(learned, test_fraction=0.25).test
+    test = load_dataset(users(tmp_path / "other.jsonl", 10, 1, 2, 3, 4, 5)).test
+    said = not_held_out(facts, "rec-music", {"seed": 1}, None, test)
+    assert kept.id in {f"rec-music:user:{n}" for n in range(1, 5)}
+    assert said.startswith("the model learned from the users or queries of 3 of these 5 lists")
+    again = not_held_out(facts, str(tmp_path / "other.jsonl"), {}, None, test)  # a file beside a file
+    assert again.startswith("the model learned from the users or queries of 3 of these 5 lists")
+    strangers = load_dataset(users(tmp_path / "new.jsonl", 10, 6, 7)).test
+    assert not_held_out(facts, "rec-music", {"seed": 1}, None, strangers) == ""

@@ -20,7 +20,7 @@ from r1ranker.cli.errors import on_interrupt, on_sigterm, require_writable
 from r1ranker.cli.facts import versions
 from r1ranker.cli.options import load_data
 from r1ranker.config import ModelConfig, RunConfig
-from r1ranker.datasets import Dataset
+from r1ranker.datasets import Dataset, built_as
 from r1ranker.datasets.base import normalise, note
 from r1ranker.datasets.duplicates import near_duplicate_groups
 from r1ranker.errors import InputError, R1RankerError
@@ -78,7 +78,8 @@ def mix(datasets: list[Dataset]) -> Dataset:
     """Data sets one after the other, each training example with the data set it is from; the trainer shuffles them.
 
     Groups count within their own data set. A query that is tested in one data set is not trained on in another,
-    nor is a near-duplicate of it, nor the very history of a list without a query.
+    nor is a near-duplicate of it, nor the very history of a list without a query, nor a user who is tested there under
+    the same id (of a file that `data build` wrote).
     """
     if len(datasets) == 1:
         return datasets[0]
@@ -98,17 +99,19 @@ def mix(datasets: list[Dataset]) -> Dataset:
     keys = iter(near_duplicate_groups([e.query for e in (*train, *test) if e.query.strip()]))
     asked = [next(keys) if e.query.strip() else "" for e in (*train, *test)]
     tests = iter(asked[len(train) :])
-    tested = [{key for key in (*islice(tests, len(one.test)), *map(_past, one.test)) if key} for one in datasets]
+    tested = [
+        {*islice(tests, len(one.test)), *map(_past, one.test), *(built_as(e.id) for e in one.test)} - {""}
+        for one in datasets
+    ]
     elsewhere = [set().union(*(keys for keys in tested if keys is not own)) for own in tested]
-    origins = [(dataset.name, known) for dataset, known in zip(datasets, elsewhere, strict=True) for _ in dataset.train]
+    origins = [(one.name, known, e.id) for one, known in zip(datasets, elsewhere, strict=True) for e in one.train]
     kept = [
         (e, origin)
-        for e, (origin, known), key in zip(train, origins, asked, strict=False)
-        if key not in known and _past(e) not in known
+        for e, (origin, known, own), key in zip(train, origins, asked, strict=False)
+        if not {key, _past(e), built_as(own)} & known
     ]
-    note(
-        notes, len(train) - len(kept), "training examples dropped: their query or history is tested in another data set"
-    )
+    dropped = "training examples dropped: their query, history or user is tested in another data set"
+    note(notes, len(train) - len(kept), dropped)
     popularity: dict[str, float] = {}
     for dataset in datasets:
         for key, count in dataset.popularity.items():

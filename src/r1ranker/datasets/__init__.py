@@ -1,7 +1,7 @@
 """Raw files -> ranking examples. Every builder splits by user or query first and expands after."""
 
 from r1ranker.datasets.base import Dataset, split_groups
-from r1ranker.datasets.catalogue import DATASETS, DatasetInfo
+from r1ranker.datasets.catalogue import DATASETS, DatasetInfo, built_as
 from r1ranker.datasets.documents import build_documents
 from r1ranker.datasets.jsonl import (
     BadLine,
@@ -29,6 +29,7 @@ __all__ = [
     "build_recommendation",
     "build_routing",
     "build_trec",
+    "built_as",
     "example_from_dict",
     "example_to_dict",
     "load_dataset",

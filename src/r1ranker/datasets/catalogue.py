@@ -57,6 +57,15 @@ def options_of(build: Callable[..., Dataset]) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind is keyword and p.name not in ("name", "test_paths"))
 
 
+def built_as(example_id: str) -> str:
+    """Which user or query of which data set an id tells, also in a file of `data build`; empty for ids of others.
+
+    "rec-music:user:7", and "rec-music:user:7:2" of the same user.
+    """
+    parts = example_id.split(":")
+    return ":".join(parts[:3]) if len(parts) > 2 and parts[0] in DATASETS else ""
+
+
 def _pick(source: Path, *patterns: str) -> Path:
     """The file for the first pattern that matches in a folder, or beside the file `source`.
 

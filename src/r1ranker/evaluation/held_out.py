@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from r1ranker.datasets import DATASETS, Dataset, load_dataset
+from r1ranker.datasets import DATASETS, Dataset, built_as, load_dataset
 from r1ranker.datasets.base import normalise
 from r1ranker.errors import R1RankerError
 from r1ranker.types import RankingExample
@@ -47,7 +47,7 @@ def not_held_out(
         built = []
         for name, told, _ in learned:
             try:
-                if _same(name, dataset) or _same_files(name, dataset):
+                if _same(name, dataset) or _same_files(name, dataset) or _built_from(name, dataset, test):
                     built.append((name, load_dataset(name, source=source, **told)))
             except R1RankerError:
                 continue  # these are other files than it learned from
@@ -82,17 +82,19 @@ def _learned_from(facts: Mapping[str, Any]) -> list[list[_Learned]]:
 
 
 def _shared(dataset: str, learned: Sequence[Dataset], names: Sequence[str], test: Sequence[RankingExample]) -> set[int]:
-    """Which test lists have a query of a training side, or a group or an id of the same data set's."""
+    """Which test lists have a query of a training side, a group or an id of the same data set's, or a known user."""
     known: set[str] = set()
     queries: set[str] = set()
     for name, data in zip(names, learned, strict=True):
         queries |= {_context(e) for e in data.train}
+        known |= {f"built:{built_as(e.id)}" for e in data.train}
         if _same(name, dataset):
             known |= {key for e in data.train for key in (f"id:{e.id}", f"group:{e.group}")}
     for data in learned:  # what one data set tests was not learned from another
         queries -= {_context(e) for e in data.test}
-    keys = ((f"id:{e.id}", f"group:{e.group}" if e.group else "", _context(e)) for e in test)
-    return {k for k, (i, group, context) in enumerate(keys) if {i, group} & known or context in queries}
+    known -= {"built:"}
+    keys = (({f"id:{e.id}", f"built:{built_as(e.id)}", f"group:{e.group}" if e.group else ""}, e) for e in test)
+    return {k for k, (names_of, e) in enumerate(keys) if names_of & known or _context(e) in queries}
 
 
 def _context(example: RankingExample) -> str:
@@ -110,6 +112,13 @@ def _same(name: str, dataset: str) -> bool:
 
 def _is_file(name: str) -> bool:
     return name.endswith((".jsonl", ".jsonl.gz"))
+
+
+def _built_from(name: str, dataset: str, test: Sequence[RankingExample]) -> bool:
+    """Whether one may be a file that `data build` wrote of the other."""
+    if _is_file(dataset):
+        return any(built_as(e.id).startswith(f"{name}:") for e in test)
+    return _is_file(name)
 
 
 def _same_files(name: str, dataset: str) -> bool:
