@@ -115,7 +115,12 @@ def test_the_log_odds_of_yes_decide(make_example: ExampleFactory) -> None:
 
 @pytest.mark.parametrize(
     ("yes", "ranking"),
-    [((0, 0, 0), ("c3", "c1", "c2")), ((0, 1, 1), ("c1", "c2", "c3")), ((1, 0, 1), ("c3", "c2", "c1"))],
+    [
+        ((0.00004, 0, 0.00008), ("c3", "c1", "c2")),  # the same text in another batch
+        ((0, 0, 0), ("c3", "c1", "c2")),
+        ((0, 1, 1), ("c1", "c2", "c3")),
+        ((1, 0, 1), ("c3", "c2", "c1")),
+    ],
 )
 def test_equal_odds_keep_the_listed_order(
     yes: tuple[float, ...], ranking: tuple[str, ...], make_example: ExampleFactory

@@ -10,6 +10,9 @@ from r1ranker.prompted import LABEL_TOKENS, SCORES_ONLY, OutOfBudget, PromptedRa
 from r1ranker.prompts import build_judgement
 from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request, Trace, Turn
 
+_DIGITS = 3
+"""Of scores that are told apart: the same text scores a little otherwise in another batch, and keeps its place."""
+
 
 @dataclass(frozen=True)
 class Pointwise(PromptedRanker):
@@ -62,7 +65,7 @@ class Pointwise(PromptedRanker):
             for i, request, completion in zip(example.ids, requests, told, strict=False)
         )
         odds = {turn.remaining[0]: _log_odds(example.id, turn.completion) for turn in turns}
-        judged = sorted(odds, key=lambda i: -odds[i])
+        judged = sorted(odds, key=lambda i: -round(odds[i], _DIGITS))
         ranking = (*judged, *example.ids[len(turns) :])
         return Trace(example.id, ranking, turns, cut_short=len(turns) < len(ranking), scores=odds)
 

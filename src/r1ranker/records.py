@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from r1ranker.reranker import RankResult
+from r1ranker.reranker import RankedDocument, RankResult
 from r1ranker.types import Trace, Turn
 
 
@@ -40,7 +40,7 @@ def record(result: RankResult, sharpness: float | None) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": result.example.id,
         "ranking": list(result.trace.ranking),
-        "results": [asdict(document) for document in result],
+        "results": [_told(ranked) for ranked in result],
         "usage": asdict(result.usage),
         "parse": statuses(result.trace),
         "truncated": result.trace.truncated,
@@ -48,6 +48,12 @@ def record(result: RankResult, sharpness: float | None) -> dict[str, Any]:
     }
     if sharpness is not None:
         row["trace"] = [turn_record(turn, sharpness) for turn in result.trace.turns]
+    return row
+
+
+def _told(ranked: RankedDocument) -> dict[str, Any]:
+    row = asdict(replace(ranked, document=None))
+    del row["document"]  # an object of the caller's, and no JSON
     return row
 
 

@@ -31,8 +31,11 @@ from r1ranker.types import Candidate, RankingExample, Sampling, Scenario, Trace,
 UNTRAINED = RankerConfig(thinking=False)
 """How a model that was not trained here is asked: iteratively and without thinking, which any model can do."""
 
-Document = str | dict[str, Any] | Candidate
-Documents = Sequence[Document] | Mapping[str, str]
+Document = str | dict[str, Any] | Candidate | Any
+"""A text, an object with a `text`, or another library's document."""
+Documents = Iterable[Document] | Mapping[str, str]
+_TEXTS = ("text", "page_content", "content")
+"""Where documents of other libraries have their text (LlamaIndex, LangChain, Haystack)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class RankedDocument:
     id: str
     text: str
     model_score: float | None = None
+    document: Document | None = None
+    """From `Reranker.rank`: what was given, with whatever else it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,11 @@ class RankResult(Sequence[RankedDocument]):
 
     def __len__(self) -> int:
         return len(self.results)
+
+    @property
+    def defaulted(self) -> int:
+        """Turns whose answer named no candidate: there the ranker took its default, such as the order as listed."""
+        return sum(turn.parsed.status in ("defaulted", "failed") for turn in self.trace.turns)
 
 
 class Reranker:
@@ -123,7 +133,8 @@ class Reranker:
     ) -> RankResult:
         """Rank documents for a query, or for a history of items (then they are what may come next), or for both.
 
-        documents: texts, or objects with `text` and perhaps `id` and `name`, or a mapping from ids to texts.
+        documents: texts, or objects with `text` and perhaps `id`, `name` and `title`, or a mapping from ids to texts;
+            also documents of LangChain, LlamaIndex and Haystack. One without any text comes last, unasked.
         top_k: how many results are returned; all are ranked in any case.
         presorted: the documents stand in the order of an earlier ranking, best first, and the model is told so (with
             `fusion` that order counts beside its scores instead); else their order is taken to mean nothing.
@@ -132,10 +143,13 @@ class Reranker:
         item_type: what one document is called in the prompt, such as "film".
         Raises InputError if there are no documents, or no query and no history.
         """
+        given = documents if isinstance(documents, str | Mapping) else list(documents)
         example = make_example(
-            query, documents, history=history, presorted=presorted, scenario=scenario, item_type=item_type
+            query, given, history=history, presorted=presorted, scenario=scenario, item_type=item_type
         )
-        return self.rank_batch([example], top_k=top_k)[0]
+        result = self.rank_batch([example], top_k=top_k)[0]
+        known = list(given.values()) if isinstance(given, Mapping) else given
+        return replace(result, results=tuple(replace(r, document=known[r.index]) for r in result))
 
     def limited(self, document_tokens: int) -> Reranker:
         """The same model and settings, with candidates' texts cut to so many tokens at most."""
@@ -167,22 +181,36 @@ class Reranker:
         examples: as for `rank_batch`; they are drawn as there is room, and may be an endless stream.
         on_error: called with an example that cannot be ranked, in place of raising; the others go on.
         """
-        if top_k is not None and top_k < 1:
-            raise InputError(f"top_k is {top_k}; it must be at least 1, or None for all")
-        seen: dict[int, RankingExample] = {}
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+            raise InputError(f"top_k is {top_k!r}; it must be a whole number of at least 1, or None for all")
+        seen: dict[int, tuple[int, RankingExample]] = {}
 
         def remember() -> Iterator[RankingExample]:
+            drawn = 0  # an example that is none does not get as far as the driver
             for position, given in enumerate(examples):
-                if not isinstance(given, RankingExample):
-                    given = example_from_dict(given, default_id=str(position + 1))
-                seen[position] = given
-                yield given
+                try:
+                    example = given if isinstance(given, RankingExample) else _read(given, position)
+                except InputError as error:
+                    if on_error is None:
+                        raise
+                    on_error(position, error)
+                    continue
+                seen[drawn] = position, example
+                drawn += 1
+                yield _with_text(example)
+
+        def give_up(number: int, error: InputError) -> None:
+            position, _ = seen.pop(number)
+            if on_error is not None:
+                on_error(position, error)
 
         begin = time.perf_counter()
-        driver = rollout(self.ranker, remember(), self.llm, self.sampling, concurrency=concurrency, on_error=on_error)
-        for position, trace in driver:
+        refused = None if on_error is None else give_up
+        driver = rollout(self.ranker, remember(), self.llm, self.sampling, concurrency=concurrency, on_error=refused)
+        for number, trace in driver:
             seconds = time.perf_counter() - begin
-            yield position, _result(seen.pop(position), trace, top_k, seconds)
+            position, example = seen.pop(number)
+            yield position, _result(example, trace, top_k, seconds)
 
 
 def locate(path_or_name: str | Path) -> tuple[Path | str, RankerConfig | None]:
@@ -240,7 +268,8 @@ def make_example(
         raise InputError("the documents are one text: give a list of texts")
     if isinstance(documents, Mapping):
         documents = [{"id": key, "text": text} for key, text in documents.items()]
-    if len(documents) == 0:
+    documents = list(documents)
+    if not documents:
         raise InputError("there is nothing to rank: give at least one document")
     if isinstance(history, str):
         raise InputError("the history is one text: give a list of texts, oldest first")
@@ -248,16 +277,12 @@ def make_example(
         "id": id,
         "query": query,
         "history": list(history),
-        "candidates": [_document(k, document) for k, document in enumerate(documents)],
+        "candidates": _documents(documents),
         "presorted": presorted,
         "item_type": item_type,
         **({"scenario": scenario} if scenario else {}),
     }
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except (UnicodeEncodeError, TypeError) as error:
-        raise InputError(f"a text cannot be read ({error}): give texts that UTF-8 can hold") from error
-    return example_from_dict(row)
+    return example_from_dict(_plain(row))
 
 
 def with_settings(config: RankerConfig, settings: dict[str, Any]) -> RankerConfig:
@@ -265,20 +290,55 @@ def with_settings(config: RankerConfig, settings: dict[str, Any]) -> RankerConfi
     return parse_section(RankerConfig, {**config.model_dump(), **settings}, "settings") if settings else config
 
 
+def _documents(documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """Documents as lines of a file have them; one without an id is called by its index."""
+    rows = [_document(index, document) for index, document in enumerate(documents)]
+    taken = {str(own) for row in rows if (own := _own_id(row)) is not None}
+    for index, row in enumerate(rows):
+        if _own_id(row) is None:
+            row["id"] = str(index) if str(index) not in taken else f"document {index}"
+    return rows
+
+
+def _own_id(row: Mapping[str, Any]) -> Any:
+    return row.get("_id") if row.get("id") is None else row["id"]
+
+
 def _document(index: int, document: Document) -> dict[str, Any]:
-    """A document as lines of a file have it."""
     if isinstance(document, Candidate):
         return {"id": document.id, "text": document.text, "name": document.name}
     if isinstance(document, str):
-        return {"id": str(index), "text": str(document)}  # also of numpy's kind
-    if not isinstance(document, dict) or not isinstance(document.get("text"), str):
+        return {"text": str(document)}  # also of numpy's kind
+    if isinstance(document, Mapping) and isinstance(document.get("text"), str):
+        return {key: value for key, value in document.items() if key not in ("metadata", "meta", "embedding")}
+    text = next((text for key in _TEXTS if isinstance(text := getattr(document, key, None), str)), None)
+    if text is None:
         raise InputError(f"document {index}: give a text, or an object with 'text' (and perhaps 'id' and 'name')")
-    own = document.get("id")
-    return {"id": str(index if own is None else own), "text": document["text"], "name": document.get("name")}
+    return {"text": text}
+
+
+def _plain(row: Any) -> Any:
+    """An example as JSON has it. Raises InputError for what JSON or UTF-8 cannot hold."""
+    try:
+        return json.loads(json.dumps(row, ensure_ascii=False).encode())
+    except (UnicodeEncodeError, TypeError, ValueError) as error:
+        raise InputError(f"a text cannot be read ({error}): give texts that UTF-8 can hold") from error
+
+
+def _read(given: Any, position: int) -> RankingExample:
+    return example_from_dict(_plain(given), default_id=str(position + 1))
+
+
+def _with_text(example: RankingExample) -> RankingExample:
+    """Without the candidates that have nothing to be read: what the model would judge is their label."""
+    known = [c.id for c in example.candidates if c.text.strip() or c.name]
+    return example.restrict(known) if 0 < len(known) < len(example.candidates) else example
 
 
 def _result(example: RankingExample, trace: Trace, top_k: int | None, seconds: float) -> RankResult:
     place = {candidate.id: (k, candidate) for k, candidate in enumerate(example.candidates)}
+    ranked = set(trace.ranking)
+    trace = replace(trace, ranking=(*trace.ranking, *(i for i in example.ids if i not in ranked)))  # without a text
     n = len(trace.ranking)
     results = []
     for rank, candidate_id in enumerate(trace.ranking[:top_k], start=1):

@@ -23,7 +23,7 @@ def test_every_data_set_is_listed(cli: Invoke) -> None:
 
 
 def test_show_tells_counts_examples_and_the_prompt(cli: Invoke, tasks_file: Path) -> None:
-    result = cli("data", "show", tasks_file, "--limit", 1, "--answer-form", "id")
+    result = cli("data", "show", tasks_file, "--limit", 1, "--answer-form", "id", "--option", "shuffle=false")
     assert result.exit_code == 0
     assert "0 train and 4 test examples; candidates: 3" in result.stdout
     assert result.stdout.count("query: ") == 1
@@ -32,7 +32,7 @@ def test_show_tells_counts_examples_and_the_prompt(cli: Invoke, tasks_file: Path
 
 
 def test_build_writes_what_rank_reads(cli: Invoke, tasks_file: Path) -> None:
-    result = cli("data", "build", tasks_file, "--out", "sub/copy.jsonl", "--split", "both")
+    result = cli("data", "build", tasks_file, "--out", "sub/copy.jsonl", "--split", "both", "--option", "shuffle=false")
     assert result.exit_code == 0
     assert read_examples(Path("sub/copy.jsonl")) == read_examples(tasks_file)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,29 @@ def test_lists_are_handed_over_as_a_first_stage_ranks_them(
     wrong = cli(*arguments, "--first-stage", "bm52")
     assert wrong.exit_code == 1
     assert "did you mean 'bm25'?" in wrong.stderr
+
+
+def test_a_run_that_is_reranked_is_a_row_and_may_be_the_base(cli: Invoke, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {"d1": "one", "d2": "two", "d3": "three"}
+    for name, rows in (("corpus", texts), ("queries", {"q1": "what is one", "q2": "what is three"})):
+        lines = [json.dumps({"_id": key, "text": text}) + "\n" for key, text in rows.items()]
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td3\t1\n", encoding="utf-8")
+    (folder / "my.run").write_text("".join(f"{q} Q0 d{k} {k} {-k} t\n" for q in ("q1", "q2") for k in (1, 2, 3)))
+    arguments = ("evaluate", "-m", tiny_folder, "-D", "trec", "--source", folder, "--out", "out")
+    result = cli(*arguments, "--base", "as listed")
+    assert result.exit_code == 0, result.stderr
+    report = Report.load("out")
+    assert report.base == "as listed"
+    listed = next(row for row in report.rows if row.name == "as listed")
+    assert listed.per_query["MRR"] == pytest.approx([1, 1 / 3])
+    wrong = cli(*arguments, "--base", "popularity")
+    assert wrong.exit_code == 1
+    assert (
+        "there is no row 'popularity' to compare with on 'trec': it has random, as listed, bm25, tiny" in wrong.stderr
+    )
 
 
 def test_p_values_compare_with_the_base_model(cli: Invoke, tiny_folder: Path, tasks_file: Path, tmp_path: Path) -> None:

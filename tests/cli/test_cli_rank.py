@@ -115,6 +115,28 @@ def test_broken_lines_are_reported_and_the_others_ranked(cli: Invoke, tiny_folde
     assert "ranked 4 of 9 lists" in result.stderr
 
 
+def test_of_many_broken_lines_a_few_are_named(cli: Invoke, tiny_folder: Path, tasks_file: Path, tmp_path: Path) -> None:
+    tasks_file.write_text(tasks_file.read_text(encoding="utf-8") + "{\n" * 30, encoding="utf-8")
+    result = cli("rank", "--input", tasks_file, "--model", tiny_folder, "--out", "ranked.jsonl")
+    assert result.exit_code == 2
+    assert result.stderr.count("not valid JSON") == 5
+    assert "and 25 lines more that are none (r1ranker data validate names them all)" in result.stderr
+    (tmp_path / "bm25.run").write_text("q1 Q0 d1 1 1.0 t\n" * 50, encoding="utf-8")
+    result = cli("rank", "--input", "bm25.run", "--model", tiny_folder)
+    assert result.exit_code == 1
+    assert "bm25.run is a run, which has no texts: r1ranker data build trec --source DIR" in result.stderr
+
+
+def test_answers_that_name_no_candidate_are_told(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
+    """A random model writes no list: what stands there is the order that was given, which nobody would see."""
+    result = cli("rank", "-i", tasks_file, "-m", tiny_folder, "--ranker", "direct", "--max-tokens", 4, "--json")
+    assert result.exit_code == 0
+    assert all(set(row["parse"]) <= {"failed", "defaulted"} for row in records(result.stdout))
+    assert "4 lists have turns whose answer named no candidate: there the order stays as listed" in result.stderr
+    quiet = cli("rank", "-i", tasks_file, "-m", tiny_folder, "--json")
+    assert "named no candidate" not in quiet.stderr
+
+
 def test_a_list_that_cannot_fit_leaves_the_others_ranked(cli: Invoke, tiny_folder: Path, tasks_file: Path) -> None:
     long = {"id": "long", "query": "q", "candidates": [f"candidate number {k} of many" for k in range(1000)]}
     tasks_file.write_text(json.dumps(long) + "\n" + tasks_file.read_text(encoding="utf-8"), encoding="utf-8")

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -62,12 +63,18 @@ def ask(address: str, body: dict[str, object]) -> dict[str, object]:
 
 
 def test_a_model_is_served_until_it_is_told_to_end(tiny_folder: Path) -> None:
-    with served(tiny_folder, "--ranker", "first-step", "--document-tokens", 8) as (address, process, said):
+    with served(tiny_folder, "--ranker", "first-step", "--document-tokens", 8, "--max-query-characters", 11) as (
+        address,
+        process,
+        said,
+    ):
         documents = ["whale " * 30, "Rome", "Paris"]
         answer = ask(address, {"query": "which city?", "documents": documents, "top_n": 2, "trace": True})
         assert len(answer["results"]) == 2  # type: ignore[arg-type]
         assert len(answer["trace"]) == 1  # type: ignore[arg-type]
         assert answer["truncated"] == 1
+        with pytest.raises(HTTPError, match="413"):
+            ask(address, {"query": "which city??", "documents": documents})
         assert not any("anyone" in line for line in said)  # no other machine reaches it
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)

@@ -121,6 +121,24 @@ def own(path: Path, rows: list[dict[str, object]], **options: object) -> Dataset
     return load_dataset(str(path), **options)
 
 
+def test_own_lists_are_shuffled_unless_their_order_means_something(tmp_path: Path) -> None:
+    """Positives often stand first in a file: whoever keeps the order of ties would be right."""
+    rows: list[dict[str, object]] = [
+        {"id": str(k), "query": f"{k}", "candidates": list("abcde"), "relevance": {"1": 1}, "presorted": k == 7}
+        for k in range(60)
+    ]
+    data = own(tmp_path / "mine.jsonl", rows)
+    assert all(e.relevance == {"1": 1.0} and {c.id: c.text for c in e.candidates}["1"] == "a" for e in data.test)
+    first = [e.ids[0] for e in data.test if not e.presorted]
+    assert 4 < first.count("1") < 22  # of 59, a fifth: 12
+    assert data.test[7].ids == tuple("12345")
+    assert data == own(tmp_path / "mine.jsonl", rows)
+    assert data != own(tmp_path / "mine.jsonl", rows, seed=1)
+    assert {e.ids for e in own(tmp_path / "mine.jsonl", rows, shuffle=False).test} == {tuple("12345")}
+    with pytest.raises(InputError, match="shuffle is 'no'; it must be true or false"):
+        own(tmp_path / "mine.jsonl", rows, shuffle="no")
+
+
 def test_a_users_lists_without_groups_stay_together(tmp_path: Path) -> None:
     """Sliding windows over each user's items: five in a row tell that two lists are of one user."""
     rows = [
@@ -182,7 +200,7 @@ def test_unknown_names_and_options_name_the_nearest(tmp_path: Path) -> None:
         load_dataset("rec-movies")
     with pytest.raises(ConfigError, match=r"no option 'candidate' \(did you mean 'candidates'"):
         load_dataset("passage-5", source=tmp_path, candidate=3)
-    with pytest.raises(ConfigError, match="no option 'history'; it has test_fraction, near_duplicates, seed"):
+    with pytest.raises(ConfigError, match="no option 'history'; it has test_fraction, near_duplicates, shuffle, seed"):
         load_dataset("mine.jsonl", history=3)
 
 

@@ -72,6 +72,17 @@ def test_what_is_missing_is_filled_in(tmp_path: Path) -> None:
     assert (found[3].scenario, found[3].query) == ("routing", "q")
 
 
+def test_the_words_of_beir_and_of_the_api_are_known() -> None:
+    row = {
+        "query": "q",
+        "documents": [{"_id": 7, "title": "Emma", "text": "by Austen"}, {"id": "x", "_id": "y", "text": "b"}],
+    }
+    assert example_from_dict(row).candidates == (Candidate("7", "Emma by Austen"), Candidate("x", "b"))
+    assert example_from_dict({**row, "candidates": ["a"]}).ids == ("1",)  # the first word counts
+    extra = {"query": "q", "candidates": [{"id": "a", "doc_id": 7, "text": "b", "score": 2.5}]}
+    assert example_from_dict(extra).candidates == (Candidate("a", "b"),)  # whatever else is the user's own
+
+
 @pytest.mark.parametrize(
     ("candidates", "relevance", "expected"),
     [
@@ -109,6 +120,8 @@ def test_llms_without_an_id_are_called_by_name(
         ('{"query": "q"}', "'candidates' must be a list, not nothing"),
         ('{"query": "q", "candidates": []}', "no candidates"),
         ('{"query": "q", "candidates": ["a", 2]}', "candidate 2 must be a text or an object"),
+        ('{"query": "q", "candidates": [{"text": "a", "doc_id": 7}]}', "has 'doc_id' and no 'id': call it 'id'"),
+        ('{"query": "q", "candidates": [{"text": "a", "title": [1]}]}', "'title' must be a text, not a list"),
         ('{"query": "q", "candidates": ["a", {"id": "1", "text": "b"}]}', "'1' stands twice"),
         ('{"query": "q", "candidates": ["a"], "relevence": {}}', "did you mean 'relevance'"),
         ('{"query": "q", "candidates": ["a"], "relevance": {"2": 1}}', "'2', which is not a candidate"),

@@ -51,7 +51,7 @@ def lists(data: Dataset) -> dict[str, str]:
 
 
 def test_a_beir_folder_with_a_run(tmp_path: Path) -> None:
-    data = load_dataset("trec", source=folder(tmp_path), depth=4)
+    data = load_dataset("trec", source=folder(tmp_path), depth=4, unjudged="keep")
     # The run's order; q1's fifth document is too deep; q3's two documents tie, so the later id goes first.
     assert lists(data) == {"q1": "d2 d1 d4", "q2": "d1", "q3": "d2 d1"}
     first = data.test[0]
@@ -71,12 +71,14 @@ def test_a_beir_folder_with_a_run(tmp_path: Path) -> None:
 
 def test_figures_are_those_of_the_whole_qrels(tmp_path: Path) -> None:
     """nDCG of q1 by hand: d1 (grade 2) at rank 2; the ideal has d3 (grade 1) too, which the run's first four lack."""
-    data = load_dataset("trec", source=folder(tmp_path), depth=4)
+    data = load_dataset("trec", source=folder(tmp_path), depth=4, unjudged="keep")
     found = per_query({e.id: e.ids for e in data.test}, data.test)
     assert found["nDCG@10"] == pytest.approx([(2 / log2(3)) / (2 + 1 / log2(3)), 0, 0])
     assert found["MRR"] == [0.5, 0, 0]
     save_run(tmp_path / "out", "as-run", data.test, {e.id: e.ids for e in data.test})
-    again = load_dataset("trec", source=tmp_path, qrels=tmp_path / "out/qrels.txt", run=tmp_path / "out/as-run.run")
+    again = load_dataset(
+        "trec", source=tmp_path, qrels=tmp_path / "out/qrels.txt", run=tmp_path / "out/as-run.run", unjudged="keep"
+    )
     assert [e.unlisted for e in again.test] == [e.unlisted for e in data.test]
 
 
@@ -102,11 +104,15 @@ def test_the_runs_order_is_told_where_it_is_asked_for(tmp_path: Path) -> None:
         load_dataset("trec", source=folder(tmp_path / "without", run=None), presorted=True)
 
 
-def test_queries_without_a_relevant_candidate_can_be_dropped(tmp_path: Path) -> None:
-    data = load_dataset("trec", source=folder(tmp_path), unjudged="drop")
-    assert lists(data) == {"q1": "d2 d1 d4 d3"}
-    assert data.test[0].relevance == {"d1": 2.0, "d3": 1.0}
-    assert "2 queries without a relevant candidate dropped" in data.notes
+def test_figures_are_means_over_the_judged_queries(tmp_path: Path) -> None:
+    """q3 is in the run and not in the qrels, as trec_eval leaves out; q2 is judged, and what is relevant was missed."""
+    data = load_dataset("trec", source=folder(tmp_path))
+    assert lists(data) == {"q1": "d2 d1 d4 d3", "q2": "d1"}
+    assert [e.relevance for e in data.test] == [{"d1": 2.0, "d3": 1.0}, {}]
+    assert "1 queries left out: the qrels do not name them (unjudged=keep ranks them)" in data.notes
+    assert per_query({e.id: e.ids for e in data.test}, data.test)["MRR"] == [0.5, 0]
+    assert data.as_ranked
+    assert not load_dataset("trec", source=folder(tmp_path / "judged", run=None)).as_ranked
 
 
 def test_without_a_run_the_judged_documents_are_shuffled(tmp_path: Path) -> None:
@@ -137,7 +143,7 @@ def test_near_duplicate_queries_stay_on_one_side(tmp_path: Path) -> None:
     (source / "queries.jsonl").write_text("".join(rows))
     sides = set()
     for seed in range(20):
-        data = load_dataset("trec", source=source, test_fraction=0.5, seed=seed)
+        data = load_dataset("trec", source=source, test_fraction=0.5, unjudged="keep", seed=seed)
         assert len(data.train) + len(data.test) == 5
         sides.add(len({e.id for e in data.test} & {"0", "1"}))
     assert sides == {0, 2}

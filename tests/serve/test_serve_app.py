@@ -6,19 +6,22 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from r1ranker.config import RankerConfig
 from r1ranker.errors import AssetError, InputError
 from r1ranker.llm.base import ScriptedLLM
 from r1ranker.reranker import Reranker
 from r1ranker.serve import app as server
-from r1ranker.serve import guard
+from r1ranker.serve import batching, guard, metrics
 from r1ranker.types import Completion, Request, Sampling
 
 DOCUMENTS = ["A town.", "Jane Austen wrote Emma.", "Melville wrote Moby-Dick."]
@@ -53,7 +56,7 @@ def test_documents_come_back_best_first(path: str) -> None:
     assert [r["document"]["text"] for r in answer["results"]] == [DOCUMENTS[k] for k in (1, 2, 0)]
     assert all(r.keys() == {"index", "relevance_score", "document"} for r in answer["results"])
     assert answer["model"] == "tiny"
-    assert answer["truncated"] == 0
+    assert (answer["truncated"], answer["defaulted"]) == (0, 0)
     assert "trace" not in answer
 
 
@@ -80,6 +83,21 @@ def test_top_n(top_n: int | None, expected: list[int]) -> None:
     assert reply.json()["results"][1]["relevance_score"] == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize(
+    ("top", "expected"),
+    [
+        ({"top_k": 2}, [1, 2]),
+        ({"top_k": 0}, [1, 2, 0]),
+        ({"top_k": 1, "top_n": 1}, [1]),
+        ({"top_k": 2, "top_n": None}, [1, 2]),
+        ({"top_k": None, "top_n": 1}, [1]),
+    ],
+)
+def test_top_k_is_another_name_of_top_n(top: dict[str, int | None], expected: list[int]) -> None:
+    with client() as asked:
+        assert places(asked.post("/rerank", json={**ASK, **top})) == expected
+
+
 def test_documents_can_be_objects_and_need_not_come_back() -> None:
     documents = [{"id": "x", "text": "A town."}, {"id": "x", "text": "Emma", "name": 7}, "Melville wrote Moby-Dick."]
     with client() as asked:
@@ -88,12 +106,30 @@ def test_documents_can_be_objects_and_need_not_come_back() -> None:
     assert all("document" not in result for result in reply.json()["results"])
 
 
+def test_a_title_is_read_before_its_text() -> None:
+    titled = [{"title": "Ohio", "text": "A town."}, {"title": 3, "text": "Emma"}]
+    with client() as asked:
+        reply = asked.post("/rerank", json={"query": "q", "documents": titled}).json()
+    assert {r["index"]: r["document"]["text"] for r in reply["results"]} == {0: "Ohio A town.", 1: "Emma"}
+
+
 def test_a_trace_tells_every_turn() -> None:
     with client() as asked:
         trace = asked.post("/rerank", json={**ASK, "trace": True}).json()["trace"]
     assert [(turn["remaining"], turn["excluded"]) for turn in trace] == [(["0", "1", "2"], "0"), (["1", "2"], "2")]
     # Scores of 0 and -1, times the sharpness of 3.
     assert trace[1]["probabilities"] == pytest.approx({"1": 0.0474, "2": 0.9526}, abs=1e-4)
+
+
+def test_turns_whose_answer_names_no_candidate_are_counted() -> None:
+    replies = ["t</think><answer>a b</answer>", "t</think><answer>Nobody</answer>", "t"]
+    documents = ["a b", "c d", "e f", "g h"]
+    with client(ScriptedLLM(replies), RankerConfig(answer_form="name")) as asked:
+        reply = asked.post("/rerank", json={"query": "q", "documents": documents, "trace": True})
+    # The second turn names none and the third has no answer: each time the last that is left goes.
+    assert places(reply) == [1, 2, 3, 0]
+    assert [turn["status"] for turn in reply.json()["trace"]] == ["exact", "defaulted", "failed"]
+    assert reply.json()["defaulted"] == 2
 
 
 def test_what_rankers_here_add_reaches_the_prompt() -> None:
@@ -154,6 +190,24 @@ def test_what_a_budget_left_unjudged_scores_nothing() -> None:
     assert [(r["index"], r["relevance_score"]) for r in results] == [(0, pytest.approx(0.8808, abs=1e-4)), (1, 0.0)]
 
 
+def test_documents_without_a_text_come_last_unasked() -> None:
+    judge, llm = Judge(), ScriptedLLM(least_like_emma)
+    with client(judge, RankerConfig(kind="pointwise")) as asked:
+        reply = asked.post("/rerank", json={"query": "q", "documents": ["", "one", " \n", "one two"]})
+    assert places(reply) == [3, 1, 0, 2]
+    results = reply.json()["results"]
+    assert [r["relevance_score"] for r in results] == pytest.approx([0.98201, 0.88080, 0, 0], abs=1e-5)
+    assert ["model_score" in r for r in results] == [True, True, False, False]
+    assert len(judge.requests) == 2
+    with client(judge, RankerConfig(kind="pointwise")) as asked:
+        assert places(asked.post("/rerank", json={"query": "q", "documents": ["", " "]})) == [0, 1]
+    with client(llm) as asked:
+        reply = asked.post("/rerank", json={**ASK, "documents": ["", *DOCUMENTS]})
+        assert places(reply) == [2, 3, 1, 0]
+        assert [r["relevance_score"] for r in reply.json()["results"]] == [1, 0.75, 0.5, 0.25]
+        assert len(llm.requests) == 2
+
+
 @pytest.mark.parametrize(("own", "asked_for", "words"), [(None, 6, 6), (4, 6, 4), (8, 6, 6), (8, None, 8)])
 def test_texts_are_cut_to_what_is_asked_for(own: int | None, asked_for: int | None, words: int) -> None:
     llm = ScriptedLLM(lambda request: request.choices[0])
@@ -182,7 +236,16 @@ def test_texts_are_cut_to_what_is_asked_for(own: int | None, asked_for: int | No
         ({**ASK, "documents": [{"id": "a"}]}, 422, "documents.0"),
         ({**ASK, "model": "\ud800\n"}, 404, r"'\ud800\n' is not served here"),
         ({**ASK, "documents": ["x"] * 6}, 413, "6 documents: this server takes 5 at most"),
+        (
+            {**ASK, "history": ["x" * 12, "y" * 12], "item_type": "book"},
+            413,
+            "43 characters of query, history and item type: this server takes 42 at most (--max-query-characters)",
+        ),
+        ({**ASK, "query": "x" * 43}, 413, "43 characters"),
         ({**ASK, "top_n": -1}, 422, "top_n"),
+        ({**ASK, "top_k": -1}, 422, "top_k"),
+        ({**ASK, "top_n": 1, "top_k": 2}, 422, "top_n and top_k mean the same: send one, or both alike"),
+        ({**ASK, "top_n": 0, "top_k": 2}, 422, "top_n and top_k mean the same: send one, or both alike"),
         ({**ASK, "max_tokens_per_doc": 1}, 422, "max_tokens_per_doc"),
         ({**ASK, "scenario": "music"}, 422, "scenario"),
         ({**ASK, "history": "Heat"}, 422, "history"),
@@ -191,13 +254,21 @@ def test_texts_are_cut_to_what_is_asked_for(own: int | None, asked_for: int | No
 )
 def test_what_cannot_be_ranked_is_refused_with_one_message(body: dict[str, Any], status: int, said: str) -> None:
     llm = ScriptedLLM(least_like_emma)
-    with client(llm, max_documents=5) as asked:
+    with client(llm, max_documents=5, max_query_characters=42) as asked:
         reply = asked.post("/rerank", content=json.dumps(body), headers={"Content-Type": "application/json"})
         assert places(asked.post("/rerank", json=ASK)) == [1, 2, 0]  # the next one is served
     assert reply.status_code == status
     assert reply.json().keys() == {"message"}
     assert said in reply.json()["message"]
     assert "\n" not in reply.json()["message"]
+
+
+def test_the_query_and_history_may_have_as_many_characters_as_are_taken() -> None:
+    with client(max_query_characters=42) as asked:  # 15 of the query, 13 and 14
+        assert places(asked.post("/rerank", json={**ASK, "history": ["x" * 13, "y" * 14]})) == [1, 2, 0]
+    with client() as asked:
+        for n, status in ((20_000, 200), (20_001, 413)):
+            assert asked.post("/rerank", json={**ASK, "query": "x" * n}).status_code == status
 
 
 def test_what_is_no_json_is_refused() -> None:
@@ -336,6 +407,7 @@ def test_without_the_key_nothing_is_read(header: str | None) -> None:
             asked.post("/rerank", content="{no json", headers={**headers, "Content-Type": "application/json"}),
             asked.get("/v1/models", headers=headers),
             asked.get("/openapi.json", headers=headers),
+            asked.get("/metrics", headers=headers),
             asked.get("/nowhere", headers=headers),
         ):
             assert reply.status_code == 401
@@ -350,6 +422,7 @@ def test_with_the_key_anyone_may_ask(scheme: str) -> None:
     with client(api_key="s3cret-ключ") as asked:
         assert places(asked.post("/rerank", json=ASK, headers=own)) == [1, 2, 0]
         assert asked.get("/v1/models", headers=own).status_code == 200
+        assert asked.get("/metrics", headers=own).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["", " "])
@@ -409,7 +482,102 @@ def test_a_model_has_its_name_and_aliases() -> None:
             reply = asked.post("/rerank", json={**ASK, "model": name})
             assert places(reply) == [1, 2, 0]
             assert reply.json()["model"] == "tiny"
-        assert asked.get("/health").json() == {"status": "ok", "model": "tiny", "waiting": 0}
+        idle = {"waiting": 0, "running": 0, "running_seconds": 0.0}
+        assert asked.get("/health").json() == {"status": "ok", "model": "tiny", **idle}
+
+
+# What is told of the server itself
+
+
+def numbers(asked: TestClient) -> dict[str, float]:
+    """What /metrics tells, by name and label, but for when each began."""
+    reply = asked.get("/metrics")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"].startswith("text/plain; version=")
+    samples = [s for family in text_string_to_metric_families(reply.text) for s in family.samples]
+    return {"/".join([s.name, *s.labels.values()]): s.value for s in samples if not s.name.endswith("_created")}
+
+
+class Counting(ScriptedLLM):
+    """Every turn reads 100 tokens, 40 of them from its cache, and writes 7."""
+
+    def complete(self, requests: Any, sampling: Sampling) -> list[Completion]:
+        told = super().complete(requests, sampling)
+        return [replace(c, prompt_tokens=100, cached_tokens=40, completion_tokens=7) for c in told]
+
+
+def test_what_is_ranked_is_counted() -> None:
+    replies = ["t</think><answer>Nobody</answer>", "t</think><answer>A town.</answer>", "t"]
+    with client(Counting(replies), RankerConfig(answer_form="name")) as asked, client() as other:
+        asked.post("/rerank", json={**ASK, "top_n": 1})
+        long = [" ".join(f"{name}{k}" for k in range(20)) for name in "xy"]
+        asked.post("/rerank", json={"query": "q", "documents": long, "max_tokens_per_doc": 6})
+        told, others = numbers(asked), numbers(other)
+    assert told["r1ranker_documents_total"] == 5
+    # Two turns of three documents, and one of two.
+    assert [told[f"r1ranker_tokens_total/{kind}"] for kind in ("prompt", "completion", "cached")] == [300, 21, 120]
+    assert told["r1ranker_truncated_texts_total"] == 2
+    assert told["r1ranker_defaulted_turns_total"] == 2
+    assert told["r1ranker_requests_total/200"] == 2
+    assert others["r1ranker_documents_total"] == 0  # each app has its own
+
+
+def test_requests_are_counted_by_their_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are refused unread, and those that fail."""
+    clock = iter(range(0, 1000, 3))  # 3 seconds each
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+
+    def fails(request: Request) -> str:
+        if "boom" in request.prompt.user:
+            raise RuntimeError
+        return least_like_emma(request)
+
+    own = {"Authorization": "Bearer key"}
+    with client(ScriptedLLM(fails), api_key="key") as asked:
+        for path in ("/rerank", "/v2/rerank"):
+            asked.post(path, json=ASK, headers=own)
+        for body in ({}, {**ASK, "top_n": -1}, {**ASK, "model": "x"}, {**ASK, "query": "boom"}):
+            asked.post("/v1/rerank", json=body, headers=own)
+        asked.post("/rerank", json=ASK)
+        asked.get("/health")
+        asked.get("/nowhere", headers=own)
+        asked.headers.update(own)
+        told = numbers(asked)
+    requests = {name: n for name, n in told.items() if name.startswith("r1ranker_requests")}
+    assert requests == {
+        f"r1ranker_requests_total/{k}": n for k, n in ((200, 2), (422, 2), (404, 1), (500, 1), (401, 1))
+    }
+    # Of those that were ranked, each took 3 seconds.
+    assert (told["r1ranker_request_seconds_count"], told["r1ranker_request_seconds_sum"]) == (2, 6)
+    assert [told[f"r1ranker_request_seconds_bucket/{le}"] for le in ("2.5", "5.0", "+Inf")] == [0, 2, 2]
+
+
+def test_a_server_that_is_stuck_is_told_from_an_idle_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, begun, go = 100.0, threading.Event(), threading.Event()
+    monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def waits(request: Request) -> str:
+        begun.set()
+        assert go.wait(20)
+        return least_like_emma(request)
+
+    gauges = ("r1ranker_lists_waiting", "r1ranker_lists_running", "r1ranker_running_seconds")
+    with client(ScriptedLLM(waits)) as asked, ThreadPoolExecutor() as threads:
+        reply = threads.submit(asked.post, "/rerank", json=ASK)
+        try:
+            assert begun.wait(20)
+            now = 107.5
+            health, told = asked.get("/health").json(), numbers(asked)
+        finally:
+            go.set()
+        assert places(reply.result(20)) == [1, 2, 0]
+        after = numbers(asked)
+    assert (health["waiting"], health["running"], health["running_seconds"]) == (0, 1, 7.5)
+    assert [told[name] for name in gauges] == [0, 1, 7.5]
+    assert [after[name] for name in gauges] == [0, 0, 0]
+
+
+# The page
 
 
 def test_the_page_asks_no_other_server() -> None:
@@ -419,5 +587,6 @@ def test_the_page_asks_no_other_server() -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "<title>r1ranker</title>" in page.text
     assert "//" not in page.text
+    assert "answer.defaulted" in page.text
     fields = described["components"]["schemas"]["RerankRequest"]["properties"]
     assert {"query", "documents", "top_n", "max_tokens_per_doc", "history"} <= fields.keys()

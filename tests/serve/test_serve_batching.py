@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from r1ranker.config import RankerConfig
 from r1ranker.errors import AssetError, InputError
 from r1ranker.llm.base import ScriptedLLM
 from r1ranker.reranker import RankResult, Reranker
+from r1ranker.serve import batching
 from r1ranker.serve.batching import Batcher, Overloaded
 from r1ranker.types import Completion, RankingExample, Request, Sampling
 
@@ -30,6 +32,19 @@ class Gated(ScriptedLLM):
         self.batches.append([request.session for request in requests])
         self.begun.set()
         assert self.go.wait(20)
+        return super().complete(requests, sampling)
+
+
+class Stepped(ScriptedLLM):
+    """Excludes the first candidate; waits at every call until it is let go on."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda request: request.choices[0])
+        self.called, self.lets = threading.Semaphore(0), threading.Semaphore(0)
+
+    def complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        self.called.release()
+        assert self.lets.acquire(timeout=20)
         return super().complete(requests, sampling)
 
 
@@ -74,6 +89,43 @@ def test_what_waits_goes_together_and_shorter_lists_are_answered_first(make_exam
     run(llm, play)
     assert llm.batches == [["first"], ["of 4", "of 2", "of 3"], ["of 4", "of 3"], ["of 4"]]
     assert order == ["of 2", "of 3", "of 4"]
+
+
+def test_what_runs_and_for_how_long_is_told(make_example: ExampleFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm, now = Stepped(), 100.0
+    monkeypatch.setattr(batching, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def play(batcher: Batcher) -> None:
+        nonlocal now
+
+        async def called() -> None:
+            assert await asyncio.to_thread(llm.called.acquire, timeout=20)
+
+        def told() -> tuple[int, int, float]:
+            return batcher.waiting, batcher.running, batcher.running_seconds
+
+        assert told() == (0, 0, 0.0)
+        first = asked(batcher, make_example(2, id="first"))
+        await called()
+        longer, short = (asked(batcher, make_example(n, id=f"of {n}")) for n in (3, 2))
+        await asyncio.sleep(0)
+        now = 107.5
+        assert told() == (2, 1, 7.5)
+        llm.lets.release()
+        await first
+        await called()  # the second batch, begun at 107.5
+        now = 110.0
+        assert told() == (0, 2, 2.5)
+        llm.lets.release()
+        await short
+        await called()
+        now = 111.0
+        assert told() == (0, 1, 3.5)  # of the batch, not of what is left of it
+        llm.lets.release()
+        await longer
+        assert told() == (0, 0, 0.0)
+
+    run(llm, play)
 
 
 def test_a_batch_has_as_many_lists_as_go_side_by_side_and_one_limit(make_example: ExampleFactory) -> None:
@@ -157,6 +209,7 @@ def test_an_error_of_one_list_is_its_own(make_example: ExampleFactory) -> None:
         assert (await good).example.id == "good"
         with pytest.raises(InputError, match="not this one"):
             await bad
+        assert (batcher.running, batcher.running_seconds) == (0, 0.0)
 
     run(ScriptedLLM(refuses), play)
 
@@ -175,6 +228,7 @@ def test_an_error_of_the_model_is_everybodys_and_it_goes_on(make_example: Exampl
         tasks = [asked(batcher, make_example(2, id=f"e{k}")) for k in range(3)]
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert outcomes == [error] * 3
+        assert (batcher.running, batcher.running_seconds) == (0, 0.0)
         failing = False
         assert (await batcher.rank(make_example(3, id="again"))).example.id == "again"
 

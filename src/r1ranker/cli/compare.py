@@ -58,6 +58,9 @@ def compare(
     require_writable(out)
     notes: list[str] = []
     rows = list(_baselines(dataset, examples, baselines, seed, notes))
+    there = [*(row.name for row in rows), *(contender.name for contender in contenders)]
+    if base not in there:
+        raise InputError(f"there is no row '{base}' to compare with on '{dataset.name}': it has {', '.join(there)}")
     known = {**(facts or {}), **_facts(dataset, examples, seed)}
     if trained := [c.name for c in contenders if c.trained]:
         known["trained"] = trained
@@ -108,7 +111,7 @@ def _baselines(
         yield random_row(dataset.name, examples, seed=seed)
         return
     try:
-        yield from baseline_rows(dataset.name, examples, dataset.popularity, seed=seed)
+        yield from baseline_rows(dataset.name, examples, dataset.popularity, as_ranked=dataset.as_ranked, seed=seed)
     except MissingExtraError as error:
         if "ir_measures" in str(error):  # without it there is no row at all
             raise

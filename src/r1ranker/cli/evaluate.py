@@ -27,7 +27,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--base",
-            help="Another model to compare with; asked as --model is, unless it was trained here in its own way.",
+            help="Another model to compare with, asked as --model is, unless it was trained here in its own way; or a "
+            "baseline's row, such as bm25 or 'as listed'.",
             show_default="random",
         ),
     ] = None,
@@ -70,14 +71,16 @@ def evaluate(
     from r1ranker.baselines import fit_baseline, presort
     from r1ranker.cli.compare import Contender, compare
     from r1ranker.evaluation import rich_table
-    from r1ranker.evaluation.harness import RANDOM
+    from r1ranker.evaluation.harness import BASELINE_ROWS, RANDOM
     from r1ranker.evaluation.held_out import not_held_out
     from r1ranker.llm.servers import without_credentials
     from r1ranker.modelfolder import facts_of, short_name
     from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
 
+    row = base if base in BASELINE_ROWS else None
+    other = None if row is not None else base
     with loading():  # also finds what is missing before anything long begins
-        places = {name: locate(name) for name in (model, base) if name is not None}
+        places = {name: locate(name) for name in (model, other) if name is not None}
     asked = with_settings(places[model][1] or UNTRAINED, settings)
 
     def load(name: str) -> Reranker:
@@ -88,9 +91,9 @@ def evaluate(
 
     name = short_name(model)
     contenders = [Contender(name, lambda: load(model), trained=places[model][1] is not None)]
-    if base is not None:
-        base_name = short_name(base) if short_name(base) != name else f"{short_name(base)} (base)"
-        contenders.insert(0, Contender(base_name, lambda: load(base)))
+    if other is not None:
+        base_name = short_name(other) if short_name(other) != name else f"{short_name(other)} (base)"
+        contenders.insert(0, Contender(base_name, lambda: load(other)))
     notes = []
     for known, (place, _) in places.items():
         with loading():
@@ -110,14 +113,14 @@ def evaluate(
         data,
         contenders,
         folder,
-        base=contenders[0].name if base is not None else RANDOM,
+        base=contenders[0].name if other is not None else row or RANDOM,
         limit=limit,
         baselines=baselines,
         seed=seed,
         concurrency=concurrency,
         facts={
             "model": without_credentials(model),
-            "base model": without_credentials(base or "none"),
+            "base model": without_credentials(other or "none"),
             "ranker": asked.model_dump(mode="json"),
             **({"first stage": first_stage} if first_stage is not None else {}),
             **({"not held out": notes} if notes else {}),

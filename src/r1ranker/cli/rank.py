@@ -32,6 +32,8 @@ EPILOG = options.examples(
     "r1ranker rank --input tasks.jsonl --out ranked.run",
     """A line of tasks.jsonl: {"id": "q1", "query": "who wrote Emma?", "candidates": ["Jane Austen", "A town"]}""",
 )
+_BAD_LINES = 5
+"""How many broken lines are named."""
 
 
 @options.takes_ranker
@@ -90,8 +92,10 @@ def rank(
     from r1ranker.datasets.trec_files import run_lines
 
     examples, bad = _read(query, history or [], doc or [], tasks, told)
-    for line in bad:
+    for line in bad[:_BAD_LINES]:
         say(str(line))
+    if len(bad) > _BAD_LINES:
+        say(f"and {len(bad) - _BAD_LINES:,} lines more that are none (r1ranker data validate names them all)")
     if not examples:
         raise InputError(f"{tasks} holds no list that can be ranked")
     if _is_run(out):
@@ -137,7 +141,7 @@ def _rank(
     from r1ranker.datasets.trec_files import run_lines
     from r1ranker.records import record
 
-    done = cut = short = 0
+    done = cut = short = defaulted = 0
     errors: list[InputError] = []
 
     def give_up(position: int, error: InputError) -> None:
@@ -158,6 +162,7 @@ def _rank(
             done += 1
             cut += result.trace.truncated
             short += result.trace.cut_short
+            defaulted += result.defaulted > 0
             sharpness = reranker.config.sharpness if trace else None
             line = json.dumps(record(result, sharpness), ensure_ascii=False)
             if file is not None:
@@ -171,6 +176,9 @@ def _rank(
         limit = reranker.config.document_tokens
         why = f"to {limit} tokens, or to what the model reads" if limit else "to fit what the model reads"
         say(f"{cut:,} {'text was' if cut == 1 else 'texts were'} cut {why}")
+    if defaulted:
+        lists = "list has" if defaulted == 1 else "lists have"
+        say(f"{defaulted:,} {lists} turns whose answer named no candidate: there the order stays as listed (--trace)")
     if short:
         say(budget_note(short))
     return done, len(errors)
@@ -204,6 +212,11 @@ def _text(argument: str) -> str:
 def _read_file(path: Path) -> tuple[list[RankingExample], list[BadLine]]:
     from r1ranker.datasets import read_examples
 
+    if _is_run(path):
+        raise InputError(
+            f"{path} is a run, which has no texts: r1ranker data build trec --source DIR --option run={path} --out "
+            "lists.jsonl makes lists of it"
+        )
     return read_examples(path)
 
 

@@ -47,6 +47,9 @@ def serve(
         ),
     ] = None,
     max_documents: Annotated[int, typer.Option("--max-documents", min=1, help="Documents of a request.")] = 1000,
+    max_query_characters: Annotated[
+        int, typer.Option("--max-query-characters", min=1, help="Of a request's query and history.")
+    ] = 20_000,
     max_waiting: Annotated[int, typer.Option("--max-waiting", min=1, help="Requests that may wait; more: 503.")] = 256,
     concurrency: Annotated[
         int, typer.Option("--concurrency", min=1, help="Lists under way at once; fewer take less memory.")
@@ -80,6 +83,7 @@ def serve(
             # Without a key, a page of another site may not call this machine by a name of its own.
             hosts={host, *_LOCAL} if api_key is None and _is_local(host) else None,
             max_documents=max_documents,
+            max_query_characters=max_query_characters,
             max_waiting=max_waiting,
             concurrency=concurrency,
         )

@@ -26,6 +26,7 @@ class Dataset:
     notes: what was dropped, merged or left as it is although it looks odd, each with its count.
     sequences: for each train user the titles of all items they interacted with, oldest first
         (recommendation; empty elsewhere). They are for baselines to learn from, and no part of the fingerprint.
+    as_ranked: every list stands in the order of an earlier ranking, whether rankers are told so or not.
     origins: for each training example the data set it is from, where several are mixed; else empty.
     fingerprints: of each data set as it was loaded, where a recipe lists or mixes it anew.
 
@@ -38,6 +39,7 @@ class Dataset:
     popularity: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     sequences: tuple[tuple[str, ...], ...] = ()
+    as_ranked: bool = False
     origins: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
 

@@ -2,11 +2,12 @@
 
 One object a line:
 
-    {id?, scenario?, query | history | context, candidates: [text | {id?, text, name?}],
+    {id?, scenario?, query | history | context, candidates: [text | {id?, text, name?, title?}],
      relevance?: {id: grade}, group?, item_type?, presorted?, unlisted?: {id: grade}}
 
 `context` is another word for either: a text is a query, a list of texts a history. Both together are what a user
-chose and asks for now. `presorted` is true where the
+chose and asks for now. `documents` is another word for the candidates, `_id` (BEIR's) for a candidate's id, and a
+`title` is read before its text. `presorted` is true where the
 candidates stand in the order of an earlier ranking, best first; `unlisted` are relevant documents that it missed.
 """
 
@@ -30,12 +31,16 @@ _KEYS = (
     "history",
     "context",
     "candidates",
+    "documents",
     "relevance",
     "group",
     "item_type",
     "presorted",
     "unlisted",
 )
+
+_OTHER_IDS = ("doc_id", "docid", "document_id", "pid", "item_id", "ID")
+"""What others call an id: without a word the candidate would be called by its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,8 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
         raise InputError(f"scenario is {scenario!r}; it must be one of {', '.join(get_args(Scenario))}")
     if not isinstance(presorted := _given(row, "presorted", False), bool):
         raise InputError(f"'presorted' must be true or false, not {_kind(presorted)}")
-    if not isinstance(listed := row.get("candidates"), list):
+    listed = row.get("documents") if row.get("candidates") is None else row["candidates"]
+    if not isinstance(listed, list):
         raise InputError(f"'candidates' must be a list, not {_kind(listed)}")
     candidates = tuple(_candidate(item, place) for place, item in enumerate(listed, 1))
     relevance = _grades("relevance", _given(row, "relevance", {}))
@@ -170,14 +176,18 @@ def _candidate(item: Any, place: int) -> Candidate:
         return Candidate(str(place), item)
     if not isinstance(item, dict) or not isinstance(item.get("text"), str):
         raise InputError(f"candidate {place} must be a text or an object with a 'text'")
-    return Candidate(_name(item, "id", str(place)), item["text"], _name(item, "name", "") or None)
+    key = "_id" if item.get("id") is None else "id"
+    if item.get(key) is None and (other := next((k for k in item if k in _OTHER_IDS), "")):
+        raise InputError(f"candidate {place} has '{other}' and no 'id': call it 'id'")
+    text = f"{_name(item, 'title', '')} {item['text']}".strip() if item.get("title") else item["text"]
+    return Candidate(_name(item, key, str(place)), text, _name(item, "name", "") or None)
 
 
 def _called_by_name(
     listed: Sequence[Any], candidates: tuple[Candidate, ...], relevance: dict[str, float]
 ) -> tuple[tuple[Candidate, ...], dict[str, float]]:
     """LLMs without an id are called by their name, or a plain text; where that tells no two apart, by their place."""
-    nameless = [not isinstance(item, dict) or item.get("id") is None for item in listed]
+    nameless = [isinstance(item, str) or (item.get("id") is None and item.get("_id") is None) for item in listed]
     called = [
         (c.name or (c.text if isinstance(item, str) else c.id)) if own else c.id
         for item, c, own in zip(listed, candidates, nameless, strict=True)
@@ -219,4 +229,4 @@ def _grades(name: str, value: Any) -> dict[str, float]:
 
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
-    return names.get(type(value), "a number")
+    return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")

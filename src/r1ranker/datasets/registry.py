@@ -25,7 +25,8 @@ def load_dataset(name: str, *, source: Path | str | None = None, **options: Any)
 
     name: one of DATASETS; or the path of a .jsonl file (see datasets.jsonl), whose examples are all for
         testing unless `test_fraction` says otherwise (then those of one `group`, or of near-duplicate contexts where
-        they name none, stay on one side); or "ir_datasets:" and an id of that package.
+        they name none, stay on one side), each list shuffled by its id and `seed` unless it is presorted, or `shuffle`
+        is false; or "ir_datasets:" and an id of that package.
     source: the folder that holds the raw files, or one of them; rec-movie and ranking-bench can fetch their own.
     options: override the paper's settings (see DatasetInfo.options).
 
@@ -65,13 +66,24 @@ def _load(name: str, source: Path | str | None, options: Mapping[str, Any]) -> D
 
 
 def _build_own(
-    path: Path, *, name: str, test_fraction: float = 1.0, near_duplicates: float | None = 0.8, seed: int = 0
+    path: Path,
+    *,
+    name: str,
+    test_fraction: float = 1.0,
+    near_duplicates: float | None = 0.8,
+    shuffle: bool = True,
+    seed: int = 0,
 ) -> Dataset:
     examples, bad = read_examples(path)
     if not examples:
         reason = f"the first line that is none: {bad[0]}" if bad else "the file is empty"
         raise InputError(f"{path} holds no example ({reason}): see the format in the documentation")
     notes = [f"line dropped: {line}" for line in bad]
+    if not isinstance(shuffle, bool):
+        raise InputError(f"shuffle is {shuffle!r}; it must be true or false")
+    if shuffle:
+        # Positives often stand first in files, where whoever keeps the order of ties would be right.
+        examples = [e if e.presorted else _shuffled(e, seed) for e in examples]
     if test_fraction == 1:
         return Dataset(name=name, train=(), test=tuple(examples), notes=tuple(notes))
     group = _groups(examples, near_duplicates, notes)
@@ -92,12 +104,18 @@ def _build_own(
     )
 
 
+def _shuffled(example: RankingExample, seed: int) -> RankingExample:
+    ids = list(example.ids)
+    random.Random(f"{seed}:list:{example.id}").shuffle(ids)
+    return example.restrict(ids)
+
+
 def _popularity(train: Sequence[RankingExample], examples: Sequence[RankingExample]) -> dict[str, float]:
     """What `Dataset.popularity` holds; nothing where candidates have no ids, for a place says not what stands there.
 
     An item counts once for a user, as a positive or in the history, where some list gives it an id.
     """
-    if any(e.ids != tuple(map(str, range(1, len(e.ids) + 1))) for e in examples):
+    if any(set(e.ids) != set(map(str, range(1, len(e.ids) + 1))) for e in examples):
         routed = [e for e in train if e.scenario == "routing"]
         chosen: dict[str, set[str]] = {}
         ids = {normalise(c.text): c.id for e in examples if e.scenario == "recommendation" for c in e.candidates}

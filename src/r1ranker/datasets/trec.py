@@ -50,7 +50,7 @@ def build_trec(
     ir_dataset: str | None = None,
     depth: int = 20,
     presorted: bool = False,
-    unjudged: Literal["keep", "drop"] = "keep",
+    unjudged: Literal["keep", "drop"] = "drop",
     test_fraction: float = 1.0,
     near_duplicates: float | None = 0.8,
     seed: int = 0,
@@ -65,8 +65,9 @@ def build_trec(
     depth: the first so many documents of a query are its candidates, in the run's order.
     presorted: rankers are told that lists are in the run's order (see RankingExample); else they see that order, and
         are not told that it means something.
-    unjudged: queries that have no relevant candidate can only score 0; "keep" leaves them in, so that figures
-        say what a user would see, "drop" leaves them out.
+    unjudged: queries that the qrels do not name, where there are qrels: "drop" leaves them out, so that figures are
+        means over the judged queries, as trec_eval's are; "keep" ranks them too, and they count 0. A judged query whose
+        relevant documents the run missed counts 0 in any case.
     test_fraction: the share of queries to test on; near-duplicate queries (see near_duplicate_groups) stay on
         one side.
     Whatever is dropped, or left although it looks odd, is counted in the notes. Raises InputError for files
@@ -90,11 +91,11 @@ def build_trec(
     asked = {q: list(listed[q])[:depth] for q in listed if source.queries.get(q, "").strip()}
     note(notes, len(listed) - len(asked), "queries dropped: they have no text")
 
+    if unjudged == "drop" and source.grades:
+        judged = {q: keys for q, keys in asked.items() if q in source.grades}
+        note(notes, len(asked) - len(judged), "queries left out: the qrels do not name them (unjudged=keep ranks them)")
+        asked = judged
     examples = [replace(e, presorted=presorted) for e in _examples(source, asked, near_duplicates, notes)]
-    if unjudged == "drop":
-        bare = [e for e in examples if not e.relevance]
-        note(notes, len(bare), "queries without a relevant candidate dropped")
-        examples = [e for e in examples if e.relevance]
     if not examples:
         said = f" ({'; '.join(notes)})" if notes else ""
         raise InputError(f"data set '{name}': no query is left{said}: check that the files belong together")
@@ -106,6 +107,7 @@ def build_trec(
         train=tuple(e for e in examples if e.group not in held_out),
         test=tuple(e for e in examples if e.group in held_out),
         notes=tuple(notes),
+        as_ranked=source.run is not None,
     )
 
 

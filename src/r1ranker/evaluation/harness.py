@@ -46,24 +46,29 @@ def random_row(dataset: str, examples: Sequence[RankingExample], *, base: Row | 
     return row_of_scores(RANDOM, dataset, values, base=base, seed=seed)
 
 
+BASELINE_ROWS = (RANDOM, AsListed.name, "popularity", "label prior", BM25.name)
+"""What `baseline_rows` calls its rows."""
+
+
 def baseline_rows(
     dataset: str,
     examples: Sequence[RankingExample],
     popularity: Mapping[str, float],
     *,
+    as_ranked: bool = False,
     base: Row | None = None,
     seed: int = 0,
 ) -> Iterator[Row]:
     """Random, popularity (for routing: the label prior; left out where there are no counts) and BM25.
 
-    Where all lists are in the order of a first stage, that order too.
+    Where all lists are in the order of a first stage, that order too. as_ranked: they are, though no list says so.
     """
     yield random_row(dataset, examples, base=base, seed=seed)
     baselines: list[Baseline] = [BM25()]
     if popularity:
         name = "label prior" if examples[0].scenario == "routing" else "popularity"
         baselines.insert(0, Popularity(popularity, name=name))
-    if all(example.presorted for example in examples):
+    if as_ranked or all(example.presorted for example in examples):
         baselines.insert(0, AsListed())
     for baseline in baselines:
         begin = time.perf_counter()

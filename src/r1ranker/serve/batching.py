@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ class Batcher:
     def __init__(self, reranker: Reranker, *, most_waiting: int = 256, concurrency: int = 32) -> None:
         self.reranker, self.most_waiting, self.concurrency = reranker, most_waiting, concurrency
         self._jobs: list[_Job] = []
+        self._running: set[_Job] = set()
+        self._begun = 0.0
         self._changed = Condition()
         self._thread: Thread | None = None
         self._closed = False
@@ -55,6 +58,17 @@ class Batcher:
     def waiting(self) -> int:
         """Lists that are not begun."""
         return len(self._jobs)
+
+    @property
+    def running(self) -> int:
+        """Lists under way: begun, and not finished."""
+        return len(self._running)
+
+    @property
+    def running_seconds(self) -> float:
+        """How long the batch under way has run, in seconds; 0 without one."""
+        with self._changed:
+            return time.monotonic() - self._begun if self._running else 0.0
 
     async def rank(self, example: RankingExample, document_tokens: int | None = None) -> RankResult:
         """The list's result; all places are in it. A cancelled wait takes the list out, if it is not begun.
@@ -99,6 +113,7 @@ class Batcher:
                 self._rank(batch)
             except Exception as error:  # noqa: BLE001 - of the model, not of one list: whoever still waits is told
                 for job in batch:
+                    self._over(job)
                     job.fail(error)
 
     def _take(self) -> list[_Job]:
@@ -108,16 +123,24 @@ class Batcher:
             if job.document_tokens == self._jobs[0].document_tokens and len(batch) < self.concurrency:
                 batch.setdefault(job.example.id, job)
         self._jobs = [job for job in self._jobs if batch.get(job.example.id) is not job]
+        self._running, self._begun = set(batch.values()), time.monotonic()
         return list(batch.values())
+
+    def _over(self, job: _Job) -> None:
+        """No longer under way. Before its request is told, so that whoever has an answer sees it ended."""
+        with self._changed:
+            self._running.discard(job)
 
     def _rank(self, batch: Sequence[_Job]) -> None:
         """Each result goes to its request at once."""
 
         def give_up(position: int, error: InputError) -> None:
+            self._over(batch[position])
             batch[position].fail(error)
 
         limit = batch[0].document_tokens
         reranker = self.reranker if limit is None else self.reranker.limited(limit)
         examples = [job.example for job in batch]
         for position, result in reranker.rank_stream(examples, concurrency=self.concurrency, on_error=give_up):
+            self._over(batch[position])
             batch[position].finish(result)

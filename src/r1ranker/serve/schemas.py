@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from r1ranker.fit import MIN_TOKENS
 from r1ranker.rankers import RankerKind
@@ -18,15 +19,16 @@ from r1ranker.types import Scenario
 
 
 class Document(BaseModel):
-    """A candidate with more than its text. name: what an answer may call it by, such as an LLM's.
+    """A candidate with more than its text. name: what an answer may call it by, such as an LLM's. title: read before it.
 
     Clients send ids and more of their own, also the same id for several parts of a document: results tell the index.
     """
 
     text: str
     name: str | None = None
+    title: str | None = None
 
-    @field_validator("name", mode="before")
+    @field_validator("name", "title", mode="before")
     @classmethod
     def _only_text(cls, name: object) -> object:
         return name if isinstance(name, str) else None
@@ -38,7 +40,12 @@ class RerankRequest(BaseModel):
     model: str | None = Field(None, description="The served model's name, or one of its aliases; without it, the same.")
     query: str = ""
     documents: Annotated[list[str | Document], FailFast()] = Field(min_length=1)
-    top_n: int | None = Field(None, ge=0, description="How many results are returned; without it, or 0: all.")
+    top_n: int | None = Field(
+        None,
+        ge=0,
+        validation_alias=AliasChoices("top_n", "top_k"),
+        description="How many results are returned; without it, or 0: all. Also called top_k.",
+    )
     return_documents: bool = True
     max_tokens_per_doc: int | None = Field(
         None, ge=MIN_TOKENS, description="Longer texts are cut to so many tokens, between words."
@@ -60,9 +67,18 @@ class RerankRequest(BaseModel):
         """Typed clients send null for what they leave out."""
         return {key: value for key, value in raw.items() if value is not None} if isinstance(raw, dict) else raw
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_top(cls, raw: object) -> object:
+        if isinstance(raw, dict):
+            top_n, top_k = raw.get("top_n"), raw.get("top_k")
+            if top_n is not None and top_k is not None and top_n != top_k:
+                raise PydanticCustomError("two_tops", "top_n and top_k mean the same: send one, or both alike")
+        return raw
+
 
 class ReturnedDocument(BaseModel):
-    """The text as it was sent."""
+    """The text as it was sent, after its title."""
 
     text: str
 
@@ -88,8 +104,8 @@ class TokenUsage(BaseModel):
 
 
 class RerankResponse(BaseModel):
-    """Results best first. truncated: texts that were cut or left out. trace: turns, if they were asked for; documents
-    are called by their index.
+    """Results best first. truncated: texts that were cut or left out. defaulted: turns whose answer named no candidate.
+    trace: turns, if they were asked for; documents are called by their index.
     """
 
     id: str = ""
@@ -98,11 +114,12 @@ class RerankResponse(BaseModel):
     usage: TokenUsage
     meta: dict[str, Any]
     truncated: int
+    defaulted: int
     trace: list[dict[str, Any]] | None = None
 
 
 def relevance(document: RankedDocument, kind: RankerKind) -> float:
-    """In [0, 1], falling. pointwise: the probability of yes, comparable between queries (0 for what a budget left).
+    """In [0, 1], falling. pointwise: the probability of yes, comparable between queries (0 for what was not judged).
 
     Other kinds compare candidates with each other: a place, (n - rank + 1) / n.
     """
@@ -141,5 +158,6 @@ def response(
             "tokens": {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens},
         },
         truncated=result.trace.truncated,
+        defaulted=result.defaulted,
         trace=[turn_record(turn, sharpness) for turn in result.trace.turns] if request.trace else None,
     )
