@@ -80,13 +80,15 @@ class BenchData(Section):
 
 
 class RowConfig(Section):
-    """[[rows]]: one ranker, a model asked in some way or a baseline."""
+    """[[rows]]: one ranker, a model asked in some way, a baseline, or another system's run."""
 
     name: str | None = None
     """What tables call it; by default the model's or the baseline's name, and how it is asked."""
     model: str | None = None
     """A known name, a folder, organisation/name on the hub, a .gguf file, vllm:MODEL, or openai:MODEL@URL."""
     baseline: str | None = None
+    run: str | None = None
+    """A TREC run file, whose queries are the lists' ids: the ranking of a system that is measured beside the others."""
     ranker: dict[str, Any] = Field(default_factory=dict)
     """Keys of [ranker] in a recipe, in place of those that a trained folder brings."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -103,8 +105,8 @@ class RowConfig(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> RowConfig:
-        if (self.model is None) == (self.baseline is None):
-            raise ValueError("a row has either a 'model' or a 'baseline'")
+        if sum(place is not None for place in (self.model, self.baseline, self.run)) != 1:
+            raise ValueError("a row has one of 'model', 'baseline' and 'run'")
         if self.model is None and (self.ranker or self.temperature or self.first_stage):
             raise ValueError("'ranker', 'temperature' and 'first_stage' belong to a row with a 'model'")
         if self.baseline is None and self.options:
@@ -170,6 +172,13 @@ class BenchConfig(Section):
                     if not any(fnmatchcase(name, pattern) for name in self.data.names):
                         raise ValueError(f"a row's {table} has '{pattern}', which matches none of data.names")
         return self
+
+
+def named(bench: BenchConfig, dataset: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches the data set's name; a variant's, or that of what it is a variant of."""
+    variant = bench.data.variants.get(dataset)
+    names = [dataset, *([variant.of] if variant else [])]
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def load_bench(path: Path, sets: Sequence[str] = ()) -> BenchConfig:

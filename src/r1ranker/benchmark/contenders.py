@@ -7,14 +7,14 @@ import gc
 import random
 import time
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 from r1ranker.assets import fetch_model
 from r1ranker.baselines import BASELINES, Baseline, fit_baseline, presort
 from r1ranker.benchmark.cache import Chunk
-from r1ranker.benchmark.config import BenchConfig, RowConfig
+from r1ranker.benchmark.config import BenchConfig, RowConfig, named
+from r1ranker.benchmark.runrow import RunRow
 from r1ranker.config import RankerConfig
 from r1ranker.datasets import Dataset, example_to_dict
 from r1ranker.errors import AssetError, ConfigError
@@ -114,12 +114,12 @@ class ModelRow:
 
     def applies(self, dataset: Dataset) -> bool:
         first = self._first_stage(dataset)
-        wanted = _named(self._bench, dataset, self.config.datasets)
+        wanted = named(self._bench, dataset.name, self.config.datasets)
         return wanted and (first.applies(dataset) if first else not self._first_stages)
 
     def _first_stage(self, dataset: Dataset) -> BaselineRow | None:
         """Of the last pattern that matches."""
-        matching = [row for pattern, row in self._first_stages.items() if _named(self._bench, dataset, [pattern])]
+        matching = [row for pattern, row in self._first_stages.items() if named(self._bench, dataset.name, [pattern])]
         return matching[-1] if matching else None
 
     def seeds(self) -> tuple[int, ...]:
@@ -248,7 +248,7 @@ class BaselineRow:
 
     def applies(self, dataset: Dataset) -> bool:
         scenarios = {example.scenario for example in dataset.test}
-        return _named(self._bench, dataset, self.config.datasets) and scenarios <= set(
+        return named(self._bench, dataset.name, self.config.datasets) and scenarios <= set(
             BASELINES[self.baseline].scenarios
         )
 
@@ -312,7 +312,7 @@ def contenders(bench: BenchConfig) -> list[Contender]:
         every = [name for name in BASELINES if name not in (*_NOT_IN_ALL, *named)]
         rows += [BaselineRow(RowConfig(baseline=name), bench, optional=True) for name in every]
     rows += [BaselineRow(RowConfig(baseline=name), bench) for name in named]
-    rows += [BaselineRow(row, bench) if row.model is None else ModelRow(row, bench) for row in bench.rows]
+    rows += [_row(row, bench) for row in bench.rows]
     seen = [row.name for row in rows] + [RANDOM]
     if twice := next((name for name in seen if seen.count(name) > 1), None):
         raise ConfigError(f"two rows are called '{twice}': give one of them a 'name' of its own")
@@ -320,14 +320,13 @@ def contenders(bench: BenchConfig) -> list[Contender]:
     return rows
 
 
+def _row(row: RowConfig, bench: BenchConfig) -> Contender:
+    if row.run is not None:
+        return RunRow(row, bench)
+    return BaselineRow(row, bench) if row.model is None else ModelRow(row, bench)
+
+
 def ranked_lists(config: RowConfig, bench: BenchConfig, dataset: Dataset) -> Sequence[RankingExample]:
     """All that a row ranks of a data set."""
     limits = [limit for limit in (config.limit, bench.limit) if limit is not None]
     return dataset.test[: min(limits, default=None)]
-
-
-def _named(bench: BenchConfig, dataset: Dataset, patterns: Sequence[str]) -> bool:
-    """Whether a pattern matches the data set's name; a variant's, or that of what it is a variant of."""
-    variant = bench.data.variants.get(dataset.name)
-    names = [dataset.name, *([variant.of] if variant else [])]
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)

@@ -13,6 +13,7 @@ from r1ranker.benchmark.config import BenchConfig
 from r1ranker.benchmark.contenders import Contender, contenders, ranked_lists
 from r1ranker.benchmark.order import OrderRow, listed_anew, sensitivity
 from r1ranker.benchmark.report import BenchReport
+from r1ranker.benchmark.runrow import RunRow
 from r1ranker.datasets import DATASETS, Dataset, load_dataset
 from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError, R1RankerError
 from r1ranker.evaluation import Outcome, Row, per_query, row_of_outcomes, without_relevant
@@ -81,6 +82,10 @@ def run_bench(
     per_query({}, [])  # without ir_measures all of the work would be lost on its last step
     watch.say(f"building {', '.join(config.data.names)}")
     datasets = load_datasets(config)
+    for row in rows:
+        for dataset in datasets:
+            if isinstance(row, RunRow) and row.applies(dataset):
+                row.check(dataset, ranked_lists(row.config, config, dataset))
     run = _Run(config, folder, runs or folder / "runs", watch)
     for dataset in datasets:
         run.cells.append(random_row(dataset.name, dataset.test[: config.limit], seed=STATISTICS_SEED))

@@ -19,7 +19,7 @@ from r1ranker.types import Scenario
 
 
 class Document(BaseModel):
-    """A candidate with more than its text. name: what an answer may call it by, such as an LLM's. title: read before it.
+    """A candidate with more than its text. name: what an answer may call it by, such as an LLM's. title: read first.
 
     Clients send ids and more of their own, also the same id for several parts of a document: results tell the index.
     """
