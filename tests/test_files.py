@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -100,6 +102,66 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
         events.append("first")
     thread.join(5)
     assert events == ["waits", "first", "second"]
+
+
+@pytest.mark.parametrize("flock", [True, False])
+def test_who_does_not_want_to_wait_for_a_lock_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: bool
+) -> None:
+    if flock and files.fcntl is None:
+        pytest.skip("this system has no flock")
+    if not flock:
+        monkeypatch.setattr(files, "fcntl", None)
+    lock = tmp_path / "a.lock"
+
+    def refuse() -> None:
+        raise R1RankerError("taken")
+
+    with file_lock(lock, refuse):
+        for _ in range(2):
+            with pytest.raises(R1RankerError, match="taken"), file_lock(lock, refuse):
+                pytest.fail("it is held twice")
+    with file_lock(lock, refuse):
+        assert lock.exists()
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="this system has no flock")
+def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "a.lock"
+    code = f"""
+import pathlib, time
+from r1ranker.files import file_lock
+with file_lock(pathlib.Path({str(lock)!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+    def refuse() -> None:
+        raise R1RankerError("taken")
+
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(R1RankerError, match="taken"), file_lock(lock, refuse):
+            pytest.fail("it is held twice")
+        process.kill()
+    with file_lock(lock, refuse):
+        assert lock.exists()
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="this system has no flock")
+def test_a_file_system_without_locks_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = errno.ENOSYS
+
+    def without(_handle: int, _operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files.fcntl, "flock", without)
+    with file_lock(tmp_path / "a.lock") as held:
+        assert held is None
+    code = errno.EIO
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)), file_lock(tmp_path / "a.lock"):
+        pytest.fail("another error is told")
 
 
 def test_a_lock_file_that_a_dead_process_left_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

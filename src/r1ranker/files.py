@@ -22,6 +22,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _STALE_SECONDS = 1800.0
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What flock says on a file system that knows no locks."""
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -89,10 +91,11 @@ def open_text(path: Path, newline: str | None = None, errors: str = "strict") ->
 
 @contextmanager
 def file_lock(path: Path, waiting: Callable[[], None] = lambda: None, poll: float = 0.2) -> Iterator[None]:
-    """Hold a lock that other processes respect; `waiting` is called once if it is taken.
+    """Hold a lock that other processes respect; `waiting` is called once if it is taken, and may raise: not to wait.
 
-    Uses flock, which the system releases when a process dies. Without flock, the lock is the existence of
-    the file, and a file older than half an hour is taken for one that a dead process left.
+    Uses flock, which the system releases when a process dies; a file system that knows no locks holds nobody up.
+    Without flock, the lock is the existence of the file, and a file older than half an hour is taken for one that a
+    dead process left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     told = False
@@ -118,6 +121,10 @@ def _try_lock(path: Path) -> int | None:
         except BlockingIOError:
             os.close(handle)
             return None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(handle)
+                raise
         return handle
     try:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)

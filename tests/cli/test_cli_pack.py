@@ -84,6 +84,9 @@ def test_a_packed_folder_holds_the_adapter_and_what_must_be_known(cli: Invoke, t
     assert before.keys() == after.keys()
     assert all(torch.equal(after[key], tensor.half()) for key, tensor in before.items())
     assert json.loads((folder / "ranker.json").read_text()) == json.loads((trained / "ranker.json").read_text())
+    config, own = (json.loads((f / "adapter_config.json").read_text()) for f in (folder, trained))
+    assert config == {**own, "base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # peft knows no other
+    assert own["base_model_name_or_path"] == BASE == shipped.base_name(folder / "adapter_config.json")
     assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder).returncode == 0
     listed = [line.partition("  ")[2] for line in (folder / "SHA256SUMS").read_text().splitlines()]
     assert listed == FILES[2:]  # all but the card, which its owner may rewrite

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -58,6 +59,10 @@ direct = false
     return path
 
 
+def full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def steps(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -86,6 +91,130 @@ def test_a_run_is_saved_compared_and_resumed(cli: Invoke, recipe: Path) -> None:
     # The folder knows how its model is asked.
     ranked = cli("rank", "-q", "question number 1", "-d", "a", "-d", "b", "--model", folder / "model")
     assert ranked.exit_code == 0
+
+
+def told(folder: Path | str) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((Path(folder) / "ranker.json").read_text(encoding="utf-8"))["facts"]
+    return facts
+
+
+def test_a_checkpoint_becomes_the_model_that_its_run_would_have_saved(cli: Invoke, recipe: Path) -> None:
+    assert cli("train", recipe, "--no-eval").exit_code == 0
+    run = Path("runs/tiny")
+    last = cli("model", "save", run, "--out", "new/last")
+    assert (last.exit_code, last.stdout) == (0, "new/last\n"), last.stderr
+    assert "the model is that of runs/tiny/checkpoints/step-000002" in last.stderr
+    assert [path.name for path in Path("new").iterdir()] == ["last"]  # nothing is left beside it
+    assert (Path("new/last/model.safetensors")).read_bytes() == (run / "model/model.safetensors").read_bytes()
+    written, asked = (json.loads((f / "ranker.json").read_text()) for f in (Path("new/last"), run / "model"))
+    for one in (written, asked):
+        assert one["facts"].pop("seconds") > 0
+    assert written == asked
+    assert asked["facts"]["fingerprints"]
+
+    first = cli("model", "save", run / "checkpoints/step-000001", "--out", "first")
+    assert first.exit_code == 0, first.stderr
+    assert Path("first/model.safetensors").read_bytes() != Path("new/last/model.safetensors").read_bytes()
+    row = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    facts = told("first")
+    assert (facts["steps"], facts["last_reward"]) == (1, row["reward"])
+    assert facts["seconds"] == pytest.approx(row["seconds"], abs=0.05)
+    assert cli("rank", "-q", "question number 1", "-d", "a", "-d", "b", "--model", "first").exit_code == 0
+
+    shutil.copytree(run / "checkpoints/step-000001", "elsewhere/step-000001")  # away from what its run tells
+    assert cli("model", "save", "elsewhere/step-000001", "--out", "copied").exit_code == 0
+    names = ("recipe", "options", "algorithm", "steps", "seed")
+    assert {name: facts[name] for name in names} == {name: told("copied")[name] for name in names}
+    assert not {"fingerprint", "seconds", "versions", "last_reward"} & told("copied").keys()
+
+
+def test_what_cannot_be_saved_as_a_model_is_named(
+    cli: Invoke, recipe: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path("base")
+    shutil.copytree(tiny_folder, place)
+    assert cli("train", recipe, "--no-eval", "--set", f"model.path={place}").exit_code == 0
+
+    def refused(said: str, folder: Path | str = "runs/tiny", out: str = "new") -> None:
+        result = cli("model", "save", folder, "--out", out)
+        assert result.exit_code == 1
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert not Path("new").exists()
+
+    refused("base is there already: choose a new folder", out="base")
+    refused("base is no checkpoint, and no run's folder with one: give RUN/checkpoints/step-", "base")
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "save_ranker", full)
+        refused("new: the model cannot be saved ([Errno 28] No space left on device): make room")
+    facts = Path("runs/tiny/facts.json")
+    kept = facts.read_text(encoding="utf-8")
+    facts.write_text("{}", encoding="utf-8")
+    refused("facts.json cannot be read ('base'): delete it")
+    facts.write_text(kept, encoding="utf-8")
+    weights = load_file(place / "model.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in weights.items()}, place / "model.safetensors", {"format": "pt"})
+    model_fingerprint.cache_clear()  # as a new process begins
+    refused("base is another model than when the run in")
+    with (Path("runs/tiny/checkpoints/step-000002") / "policy.safetensors").open("ab") as file:
+        file.write(b"more")
+    refused("policy.safetensors: missing or not what was written")
+
+
+def test_a_checkpoint_that_is_given_as_a_model_names_the_command(cli: Invoke, recipe: Path) -> None:
+    assert cli("train", recipe, "--no-eval", "--set", "train.steps=1").exit_code == 0
+    checkpoint = "runs/tiny/checkpoints/step-000001"
+    commands: tuple[tuple[object, ...], ...] = (
+        ("rank", "-q", "question", "-d", "a", "-d", "b", "--model"),
+        ("evaluate", "--dataset", "tasks.jsonl", "--model"),
+        ("model", "export", "--out", "model.gguf"),
+        ("model", "pack", "--out", "packed"),
+    )
+    for command in commands:
+        result = cli(*command, checkpoint)
+        assert result.exit_code == 1
+        assert (
+            f"{checkpoint} is a checkpoint of a training, and no model: r1ranker model save {checkpoint} --out FOLDER"
+            in result.stderr
+        )
+    ranked = cli(*commands[0], "runs/tiny")
+    assert ranked.exit_code == 0  # it has a model, which stands for the run
+    shutil.rmtree("runs/tiny/model")
+    result = cli(*commands[0], "runs/tiny")
+    assert result.exit_code == 1
+    assert "runs/tiny is of a training that has checkpoints, and no model yet: r1ranker model save" in result.stderr
+
+
+def test_two_trainings_in_one_folder_do_not_mix(recipe: Path, tmp_path: Path) -> None:
+    config, folder = load_config(recipe), tmp_path / "run"
+    refused: list[str] = []
+
+    def second(*_: object) -> None:
+        with pytest.raises(R1RankerError) as caught:
+            runs.train_run(config, folder, resume=True, bar=False)
+        refused.append(str(caught.value))
+
+    runs.train_run(config, folder, on_step=second, bar=False)
+    assert refused == 2 * [f"another process trains in {folder}: wait for its end, or train into another folder"]
+    assert steps(folder) == [1, 2]
+    more = load_config(recipe, ["train.steps=3"])
+    runs.train_run(more, folder, resume=True, bar=False)  # the lock is free again
+    assert steps(folder) == [1, 2, 3]
+
+
+def test_a_run_on_data_of_its_own_tells_of_these(recipe: Path, tmp_path: Path) -> None:
+    config = load_config(recipe)
+    own = Dataset("mine", tuple(example(f"q{k}", f"question {k}") for k in range(4)), ())
+    runs.train_run(config, tmp_path / "one", dataset=own, bar=False)
+    facts = told(tmp_path / "one/model")
+    assert (facts["data"], facts["options"], facts["fingerprint"]) == ("mine", {"mine": {}}, own.fingerprint())
+
+    (name,) = config.data.names
+    other = Dataset(name, tuple(example(f"r{k}", f"riddle {k}") for k in range(2)), ())
+    runs.train_run(config, tmp_path / "two", dataset=runs.mix([own, other]), bar=False)
+    assert told(tmp_path / "two/model")["options"] == {"mine": {}, name: {"test_fraction": 0.5}}
+    runs.save_model(tmp_path / "two", tmp_path / "saved")
+    assert told(tmp_path / "saved")["data"] == f"mine+{name}"
 
 
 def test_an_adapter_knows_its_base_from_anywhere(
@@ -125,6 +254,12 @@ def test_a_run_goes_on_with_the_adapter_of_another(cli: Invoke, recipe: Path) ->
     earlier = json.loads(Path("first/model/ranker.json").read_text(encoding="utf-8"))
     assert ranker["facts"]["began_at"] == earlier["facts"]
     assert ranker["base"] == earlier["base"] != "first/model"
+
+    shutil.rmtree("first")
+    assert cli("model", "save", "second", "--out", "saved").exit_code == 0
+    name = "adapter_model.safetensors"
+    assert Path("saved", name).read_bytes() == Path("second/model", name).read_bytes()
+    assert told("saved")["began_at"] == earlier["facts"]
 
 
 def test_a_run_that_begins_at_a_trained_folder_says_so(cli: Invoke, recipe: Path) -> None:
@@ -170,7 +305,13 @@ def test_a_run_with_a_warm_up_says_what_it_kept(
     assert f"accepted {row['accepted']:.0f} of 4 completions" in noted[0][2]
     assert f"warm-up, round 1: {row['accepted']:.0f} of 4 completions accepted, {row['kept']:.0f} kept" in first.stdout
     assert json.loads(Path("runs/tiny/model/ranker.json").read_text(encoding="utf-8"))["facts"]["warmup_rounds"] == 1
-    assert [p.parent.name for p in runs.run_checkpoints(Path("runs/tiny"))] == ["warmup", "checkpoints"]
+    warm, trained = runs.run_checkpoints(Path("runs/tiny"))
+    assert (warm.parent.name, trained.parent.name) == ("warmup", "checkpoints")
+    for path, counts in ((warm, (1, 0)), (trained, (1, 1))):
+        assert cli("model", "save", path, "--out", path.name).exit_code == 0
+        assert (told(path.name)["warmup_rounds"], told(path.name)["steps"]) == counts
+        assert "fingerprint" in told(path.name)
+        shutil.rmtree(path.name)
 
     resumed = cli("train", recipe, "--no-eval", "--resume", *sets, "--set", "train.steps=2")
     assert resumed.exit_code == 0, resumed.stderr
@@ -224,8 +365,11 @@ def test_ctrl_c_or_sigterm_keeps_a_checkpoint_and_says_so(
         process.kill()
     assert process.returncode == exit_code, complaint
     assert "Traceback" not in complaint
-    assert complaint.splitlines()[-1].startswith("stopped. The checkpoint is kept in runs/tiny/checkpoints/step-")
-    assert list((tmp_path / "runs/tiny/checkpoints").glob("step-*"))
+    said = complaint.splitlines()[-1]
+    assert said.startswith("stopped. The checkpoint is kept in runs/tiny/checkpoints/step-")
+    assert said.endswith("or `r1ranker model save runs/tiny --out FOLDER` to use it as it is")
+    runs.save_model(tmp_path / "runs/tiny", tmp_path / "saved")
+    assert told(tmp_path / "saved")["steps"] == steps(tmp_path / "runs/tiny")[-1]
 
 
 @pytest.mark.parametrize(
@@ -261,9 +405,6 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_model_is_loaded(cli:
 def test_a_full_disk_at_the_end_leaves_the_checkpoint(
     cli: Invoke, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
     monkeypatch.setattr(runs, "save_ranker", full)
     result = cli("train", recipe)
     assert result.exit_code == 1

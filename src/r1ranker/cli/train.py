@@ -48,7 +48,8 @@ def train(
 ) -> None:
     """Train a ranker by a recipe, save it, and compare it with the model it was before.
 
-    Ctrl-C or SIGTERM keeps a checkpoint; --resume goes on from it as if the run had not stopped.
+    Ctrl-C or SIGTERM keeps a checkpoint; --resume goes on from it as if the run had not stopped, and
+    `r1ranker model save` makes a model of it.
     """
     from r1ranker.cli.recipes import about, find_recipe, shipped_recipes
 
