@@ -32,6 +32,14 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Achieved:
+    """What an LLM achieved on a query: effect, higher is better; cost, in the data's own unit, None where unknown."""
+
+    effect: float
+    cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RankingExample:
     """A context (a query, a user's history, or both) and the candidates to put in order, best first.
 
@@ -40,6 +48,7 @@ class RankingExample:
     one candidate is called in a prompt ("movie"). `presorted`: the candidates stand in the order of an earlier ranking,
     best first, which the prompt then tells; else their order means nothing. `unlisted`: grades above 0 of relevant
     documents that are no candidates (an earlier ranking missed them); no ranking reaches them, and nDCG counts them.
+    `achieved`: in routing what the candidates achieved, where it is known; no ranker reads it, reports do.
 
     Raises InputError for no candidates, an id that stands twice, an unusable grade, or a history where none is read.
     """
@@ -54,6 +63,7 @@ class RankingExample:
     item_type: str = ""
     presorted: bool = False
     unlisted: Mapping[str, float] = field(default_factory=dict)
+    achieved: Mapping[str, Achieved] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.candidates:
@@ -72,6 +82,8 @@ class RankingExample:
                 raise InputError(
                     f"example '{self.id}': the grade of '{key}' is {grade}; it must be a finite number >= 0"
                 )
+        if odd := set(self.achieved) - known:
+            raise InputError(f"example '{self.id}': achieved names '{min(odd)}', which is not a candidate")
         for key, grade in self.unlisted.items():
             if key in known:
                 raise InputError(f"example '{self.id}': unlisted names '{key}', which is a candidate")
@@ -96,6 +108,7 @@ class RankingExample:
             self,
             candidates=tuple(by_id[i] for i in ids),
             relevance={i: self.relevance[i] for i in ids if i in self.relevance},
+            achieved={i: self.achieved[i] for i in ids if i in self.achieved},
         )
 
 

@@ -134,7 +134,7 @@ def test_the_json_has_the_documented_shape(report: Report) -> None:
     assert set(data["rows"][2]) == {
         "name", "dataset", "queries", "measures", "intervals", "p_value", "calls", "prompt_tokens",
         "completion_tokens", "cached_tokens", "seconds", "parse", "truncated", "per_query", "flops", "run_means",
-        "cut_short",
+        "cut_short", "routed",
     }  # fmt: skip
     assert data["rows"][2]["intervals"]["MRR"] == [1.0, 1.0]
 

@@ -17,6 +17,7 @@ from r1ranker.benchmark.runrow import RunRow
 from r1ranker.datasets import DATASETS, Dataset, load_dataset
 from r1ranker.errors import AssetError, ConfigError, InputError, MissingExtraError, R1RankerError
 from r1ranker.evaluation import Outcome, Row, per_query, row_of_outcomes, without_relevant
+from r1ranker.evaluation.achieved import references
 from r1ranker.evaluation.harness import RANDOM, random_row
 from r1ranker.evaluation.held_out import not_held_out
 from r1ranker.evaluation.runs import check_file_names, file_name, save_run
@@ -264,4 +265,5 @@ def _about(dataset: Dataset, config: BenchConfig) -> dict[str, Any]:
         "without a relevant candidate": without_relevant(used),
         "fingerprint": dataset.fingerprint()[:16],
         "notes": list(dataset.notes),
+        **({"routing": routing} if (routing := references(used)) else {}),
     }

@@ -9,6 +9,7 @@ from r1ranker.benchmark.quoted import SOURCE, quoted_data, quoted_rows
 from r1ranker.benchmark.report import ALPHA, SHOWN, BenchReport
 from r1ranker.evaluation import Row
 from r1ranker.evaluation.rows import STATUSES
+from r1ranker.evaluation.table import ROUTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def tables(report: BenchReport) -> list[Table]:
     found += [variant_table(report, measure) for measure in SHOWN if report.variants]
     found += [
         interval_table(report),
+        routing_table(report),
         cost_table(report),
         parse_table(report),
         order_table(report),
@@ -117,6 +119,23 @@ def interval_table(report: BenchReport) -> Table:
         return EMPTY if row is None else Cell("{:.3f} to {:.3f}".format(*row.intervals["MRR"]))
 
     return Table("MRR, 95% bootstrap intervals", report.datasets, _grid(report, report.names, cell))
+
+
+def routing_table(report: BenchReport) -> Table:
+    """Effect and cost of the LLM that each row ranks first, and of what might be asked instead."""
+    told = {(c.name, c.dataset): c.routed for c in report.cells if c.routed and c.dataset in report.datasets}
+    datasets = tuple(d for d in report.datasets if any(d == place[1] for place in told))
+    known = {d: report.facts.get("data", {}).get(d, {}).get("routing", {}) for d in datasets}
+    told |= {(name, d): found for d, names in known.items() for name, found in names.items()}
+
+    def cell(name: str, dataset: str) -> Cell:
+        if not (found := told.get((name, dataset))):
+            return EMPTY
+        return Cell(f"{found['effect']:.3f}" + (f" / {found['cost']:.3g}" if "cost" in found else ""))
+
+    names = list(dict.fromkeys(name for name, _ in told))
+    rows = tuple((name, tuple(cell(name, d) for d in datasets)) for name in names)
+    return Table("Effect / cost of the LLM that is asked", datasets, rows, ROUTING)
 
 
 def cost_table(report: BenchReport) -> Table:

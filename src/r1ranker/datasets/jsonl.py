@@ -3,26 +3,29 @@
 One object a line:
 
     {id?, scenario?, query | history | context, candidates: [text | {id?, text, name?, title?}],
-     relevance?: {id: grade}, group?, item_type?, presorted?, unlisted?: {id: grade}}
+     relevance?: {id: grade}, group?, item_type?, presorted?, unlisted?: {id: grade},
+     achieved?: {id: {effect, cost?}}}
 
 `context` is another word for either: a text is a query, a list of texts a history. Both together are what a user
 chose and asks for now. `documents` is another word for the candidates, `_id` (BEIR's) for a candidate's id, and a
 `title` is read before its text. `presorted` is true where the
-candidates stand in the order of an earlier ranking, best first; `unlisted` are relevant documents that it missed.
+candidates stand in the order of an earlier ranking, best first; `unlisted` are relevant documents that it missed;
+`achieved` says in routing how good and how dear each LLM was.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from r1ranker.errors import InputError
 from r1ranker.files import open_text, write_atomic
-from r1ranker.types import Candidate, RankingExample, Scenario
+from r1ranker.types import Achieved, Candidate, RankingExample, Scenario
 
 _KEYS = (
     "id",
@@ -37,6 +40,7 @@ _KEYS = (
     "item_type",
     "presorted",
     "unlisted",
+    "achieved",
 )
 
 _OTHER_IDS = ("doc_id", "docid", "document_id", "pid", "item_id", "ID")
@@ -85,12 +89,12 @@ def read_examples(path: Path) -> tuple[list[RankingExample], list[BadLine]]:
 
 def write_examples(path: Path, examples: Iterable[RankingExample]) -> None:
     """Write examples so that `read_examples` returns them as they are. Raises R1RankerError if it cannot."""
-    rows = (json.dumps(example_to_dict(e), ensure_ascii=False) + "\n" for e in examples)
+    rows = (json.dumps(example_to_dict(e) | _told(e), ensure_ascii=False) + "\n" for e in examples)
     write_atomic(path, "".join(rows))
 
 
 def example_to_dict(example: RankingExample) -> dict[str, Any]:
-    """An example as plain JSON values; empty fields are left out."""
+    """An example as plain JSON values; empty fields are left out, and what reports alone read (`achieved`)."""
     candidates = [
         {"id": c.id, "text": c.text} | ({} if c.name is None else {"name": c.name}) for c in example.candidates
     ]
@@ -108,6 +112,11 @@ def example_to_dict(example: RankingExample) -> dict[str, Any]:
     if example.unlisted:
         row["unlisted"] = {key: float(grade) for key, grade in example.unlisted.items()}
     return row
+
+
+def _told(example: RankingExample) -> dict[str, Any]:
+    told = {key: {k: v for k, v in asdict(a).items() if v is not None} for key, a in example.achieved.items()}
+    return {"achieved": told} if told else {}
 
 
 def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
@@ -129,8 +138,11 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
         raise InputError(f"'candidates' must be a list, not {_kind(listed)}")
     candidates = tuple(_candidate(item, place) for place, item in enumerate(listed, 1))
     relevance = _grades("relevance", _given(row, "relevance", {}))
+    achieved = _achieved(_given(row, "achieved", {}))
     if scenario == "routing":
-        candidates, relevance = _called_by_name(listed, candidates, relevance)
+        named, places = _called_by_name(listed, candidates)
+        relevance = {places.get(key, key): grade for key, grade in relevance.items()}
+        candidates, achieved = named, {places.get(key, key): value for key, value in achieved.items()}
     return RankingExample(
         id=_name(row, "id", default_id),
         scenario=scenario,
@@ -142,6 +154,7 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
         group=_name(row, "group", ""),
         item_type=_name(row, "item_type", ""),
         presorted=presorted,
+        achieved=achieved,
     )
 
 
@@ -184,19 +197,22 @@ def _candidate(item: Any, place: int) -> Candidate:
 
 
 def _called_by_name(
-    listed: Sequence[Any], candidates: tuple[Candidate, ...], relevance: dict[str, float]
-) -> tuple[tuple[Candidate, ...], dict[str, float]]:
-    """LLMs without an id are called by their name, or a plain text; where that tells no two apart, by their place."""
+    listed: Sequence[Any], candidates: tuple[Candidate, ...]
+) -> tuple[tuple[Candidate, ...], dict[str, str]]:
+    """LLMs without an id are called by their name, or a plain text; where that tells no two apart, by their place.
+
+    Also what is meant where another key says a place: place -> id.
+    """
     nameless = [isinstance(item, str) or (item.get("id") is None and item.get("_id") is None) for item in listed]
     called = [
         (c.name or (c.text if isinstance(item, str) else c.id)) if own else c.id
         for item, c, own in zip(listed, candidates, nameless, strict=True)
     ]
     if len(set(called)) < len(called):
-        return candidates, relevance
+        return candidates, {}
     places = {c.id: key for c, key in zip(candidates, called, strict=True) if c.id not in called}
     named = tuple(replace(c, id=key) for c, key in zip(candidates, called, strict=True))
-    return named, {places.get(key, key): grade for key, grade in relevance.items()}
+    return named, places
 
 
 def _given(row: dict[str, Any], key: str, default: Any) -> Any:
@@ -225,6 +241,20 @@ def _grades(name: str, value: Any) -> dict[str, float]:
         return {key: float(grade) for key, grade in value.items()}
     except OverflowError as error:
         raise InputError(f"'{name}' holds a grade that is too large for a number") from error
+
+
+def _achieved(value: Any) -> dict[str, Achieved]:
+    if not isinstance(value, dict):
+        raise InputError(f"'achieved' must be an object from candidate ids to effects and costs, not {_kind(value)}")
+    found = {}
+    for key, told in value.items():
+        numbers = told if isinstance(told, dict) else {"effect": told}
+        effect, cost = numbers.get("effect"), numbers.get("cost")
+        for what, number in (("effect", effect), ("cost", 0 if cost is None else cost)):
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) < math.inf:
+                raise InputError(f"the {what} of '{key}' must be a number, not {_kind(number)}")
+        found[key] = Achieved(float(effect or 0), None if cost is None else float(cost))
+    return found
 
 
 def _kind(value: Any) -> str:

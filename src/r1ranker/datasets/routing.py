@@ -26,7 +26,7 @@ from r1ranker.datasets.router_table import (
     read_router_table,
 )
 from r1ranker.errors import InputError
-from r1ranker.types import Candidate, RankingExample
+from r1ranker.types import Achieved, Candidate, RankingExample
 
 Ties = Literal["set", "first", "graded"]
 
@@ -125,6 +125,7 @@ def build_routing(
             candidates=tuple(candidates[llm] for llm in order),
             query=query.query,
             relevance=relevance(query),
+            achieved={llm: Achieved(query.effects[llm], query.costs.get(llm)) for llm in order},
             group=group,
             item_type="LLM",
         )

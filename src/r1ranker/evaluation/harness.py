@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from r1ranker.baselines import BM25, AsListed, Baseline, Popularity, expected_measures
+from r1ranker.evaluation.achieved import routed
 from r1ranker.evaluation.measures import MEASURES
 from r1ranker.evaluation.rows import Row, make_row, row_of_scores
 from r1ranker.llm.base import LLM
@@ -43,7 +45,8 @@ def random_row(dataset: str, examples: Sequence[RankingExample], *, base: Row | 
     """Uniform random order, by its exact expectation."""
     expected = [expected_measures(example) for example in examples]
     values = {measure: [e[measure] for e in expected] for measure in MEASURES}
-    return row_of_scores(RANDOM, dataset, values, base=base, seed=seed)
+    row = row_of_scores(RANDOM, dataset, values, base=base, seed=seed)
+    return replace(row, routed=routed(examples, [[(e.id, e.ids) for e in examples]]))
 
 
 BASELINE_ROWS = (RANDOM, AsListed.name, "popularity", "label prior", BM25.name)

@@ -10,7 +10,7 @@ from typing import Any
 
 from r1ranker.errors import InputError
 from r1ranker.evaluation.rows import Row
-from r1ranker.evaluation.table import LEGEND, escaped, markdown_table
+from r1ranker.evaluation.table import LEGEND, escaped, markdown_table, routing_table
 from r1ranker.files import write_atomic
 from r1ranker.plotting import plot_bars
 
@@ -82,10 +82,12 @@ class Report:
 
     def markdown(self) -> str:
         """The table, what its columns mean, and the facts."""
-        facts = "".join(f"- {escaped(key)}: {escaped(_plain(value))}\n" for key, value in self.facts.items())
+        told = {key: value for key, value in self.facts.items() if key != "routing"}
+        facts = "".join(f"- {escaped(key)}: {escaped(_plain(value))}\n" for key, value in told.items())
         table = markdown_table(self.rows, self.base)
         title = f"# {escaped(self.rows[0].dataset)}: {self.rows[0].queries:,} queries"
-        return "\n".join([title, "", table, LEGEND, "", *([facts] if facts else [])])
+        routing = routing_table(self.rows, self.facts.get("routing", {}))
+        return "\n".join([title, "", table, LEGEND, "", *([routing] if routing else []), *([facts] if facts else [])])
 
 
 def _plain(value: Any) -> str:

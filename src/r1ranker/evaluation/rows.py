@@ -9,13 +9,14 @@ from statistics import fmean
 from typing import Any, get_args
 
 from r1ranker.errors import InputError
+from r1ranker.evaluation.achieved import routed
 from r1ranker.evaluation.measures import MEASURES, per_query
 from r1ranker.evaluation.outcomes import Outcome
 from r1ranker.evaluation.significance import bootstrap_intervals, paired_p_value
 from r1ranker.types import ParseStatus, RankingExample, Trace
 
 STATUSES: tuple[str, ...] = get_args(ParseStatus)
-LATER = {"flops", "run_means", "cut_short"}
+LATER = {"flops", "run_means", "cut_short", "routed"}
 """Fields that a report of version 0.1 lacks."""
 
 
@@ -33,6 +34,7 @@ class Row:
     run_means: the MRR of each run, where a ranker ran with several seeds (`per_query` holds means over them,
         the costs are sums).
     cut_short: rankings that a budget ended.
+    routed: "effect" and "cost" of the LLM that is ranked first, means over the queries; empty where they are not known.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Row:
     flops: float = 0.0
     run_means: list[float] = field(default_factory=list)
     cut_short: int = 0
+    routed: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -122,6 +125,7 @@ def row_of_outcomes(
         flops=flops,
         run_means=[fmean(run["MRR"]) for run in measured],
         cut_short=sum(o.cut_short for o in outcomes),
+        routed=routed(examples, [[(o.example_id, o.ranking[:1]) for o in run] for run in runs]),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
 from rich.table import Table
@@ -22,12 +22,47 @@ LEGEND = (
     "corrected for the number of rows. parse: turns exact/repaired/defaulted/failed."
 )
 
+ROUTING = (
+    "Means over the queries: what the LLM achieves that a row ranks first, and its cost in the data's own unit. Below, "
+    "what one would get who knew the best LLM of each query (the cheapest of equals), or always asked the same one."
+)
+
 
 def markdown_table(rows: Sequence[Row], base: str) -> str:
     """A Markdown table with exact counts."""
     lines = [HEADERS, ("---",) + ("---:",) * (len(HEADERS) - 1)]
     lines += [_cells(row, base, lambda count: f"{count:,}") for row in rows]
     return "\n".join(f"| {' | '.join(map(escaped, line))} |" for line in lines) + "\n"
+
+
+def routing_table(rows: Sequence[Row], references: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown: effect and cost of the LLM that each row ranks first, and of what might be asked; else nothing."""
+    told = [*((row.name, row.routed) for row in rows), *references.items()]
+    lines = [
+        f"| {escaped(name)} | {found['effect']:.3f} | {_cost(found)} |" for name, found in told if "effect" in found
+    ]
+    if not any(row.routed for row in rows):
+        return ""
+    head = ["| the LLM that is asked | effect | cost |", "| --- | ---: | ---: |"]
+    return "\n".join([*head, *lines, "", ROUTING, ""])
+
+
+def rich_routing(rows: Sequence[Row], references: Mapping[str, Mapping[str, float]]) -> Table | None:
+    """The same for a terminal."""
+    if not any(row.routed for row in rows):
+        return None
+    table = Table(caption=Text(ROUTING), box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("the LLM that is asked", min_width=12, overflow="fold")
+    for header in ("effect", "cost"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, found in [*((row.name, row.routed) for row in rows), *references.items()]:
+        if "effect" in found:
+            table.add_row(Text(name), f"{found['effect']:.3f}", _cost(found))
+    return table
+
+
+def _cost(found: Mapping[str, float]) -> str:
+    return f"{found['cost']:.3g}" if "cost" in found else "-"
 
 
 def escaped(text: str) -> str:
