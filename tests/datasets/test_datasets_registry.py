@@ -29,7 +29,7 @@ def test_the_nine_names_have_the_papers_settings() -> None:
         *("router-performance", "router-balance", "router-cost"),
         *("passage-5", "passage-7", "passage-9"),
     ]
-    assert list(DATASETS)[9:] == ["ranking-bench", "trec", "passage-docs"]
+    assert list(DATASETS)[9:] == ["ranking-bench", "trec", "passage-docs", "rec-own", "router-own"]
     assert {k: v for k, v in DATASETS["rec-movie"].defaults.items() if k != "item_type"} == {
         "history": 20,
         "candidates": 20,
@@ -200,6 +200,17 @@ def test_unknown_names_and_options_name_the_nearest(tmp_path: Path) -> None:
         load_dataset("rec-movies")
     with pytest.raises(ConfigError, match=r"no option 'candidate' \(did you mean 'candidates'"):
         load_dataset("passage-5", source=tmp_path, candidate=3)
+    for option, value, said in [
+        ("history", "four", "history is 'four'; it must be a whole number"),
+        ("history", 4.5, r"history is 4\.5; it must be a whole number"),
+        ("candidates", True, "candidates is True; it must be a whole number"),
+        ("test_fraction", "half", "test_fraction is 'half'; it must be a number"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            load_dataset("rec-own", source=recommendation_folder(tmp_path), **{option: value})
+    assert len(load_dataset("rec-own", source=tmp_path, test_fraction=1).test) == 1
+    with pytest.raises(InputError, match=r"is a file of lists, which needs no source"):
+        load_dataset("mine.jsonl", source=tmp_path)
     with pytest.raises(ConfigError, match="no option 'history'; it has test_fraction, near_duplicates, shuffle, seed"):
         load_dataset("mine.jsonl", history=3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -239,6 +239,13 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType(
                 needs="documents (.md, .markdown, .rst, .txt), in subfolders too",
                 find=lambda source: {"folder": source},
                 build=build_documents,
+            ),
+            _recommendation("rec-own", "your own users: what comes next", "item", "your own files", "your own"),
+            replace(
+                _routing("router-own", "your own log", 1.0, 0.0),
+                description="your own log of LLMs: which to ask, by your own effect_weight and cost_weight",
+                source="GraphRouter's long table, or LLMRouter's scores, of your own",
+                licence="your own",
             ),
         )
     }

@@ -18,6 +18,14 @@ from r1ranker.errors import ConfigError, InputError
 from r1ranker.types import RankingExample
 
 _IR_DATASETS = "ir_datasets:"
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(
+        ("history", "candidates", "examples_per_user", "test_users", "depth", "max_characters", "seed"), int
+    ),
+    **dict.fromkeys(("test_fraction", "effect_weight", "cost_weight", "min_rating"), float),
+}
+"""What options are that a builder compares with numbers, where a wrong kind would be told in Python's words."""
+_TOLD = {int: "a whole number", float: "a number"}
 
 
 def load_dataset(name: str, *, source: Path | str | None = None, **options: Any) -> Dataset:
@@ -44,6 +52,8 @@ def load_dataset(name: str, *, source: Path | str | None = None, **options: Any)
 
 def _load(name: str, source: Path | str | None, options: Mapping[str, Any]) -> Dataset:
     if name.endswith((".jsonl", ".jsonl.gz")):
+        if source is not None:
+            raise InputError(f"'{name}' is a file of lists, which needs no source: leave {source} out")
         _check_options(name, options, options_of(_build_own))
         return _build_own(Path(name), name=name, **options)
     if name.startswith(_IR_DATASETS):
@@ -162,6 +172,13 @@ def _check_options(name: str, given: Mapping[str, Any], known: Sequence[str]) ->
             raise ConfigError(
                 f"data set '{name}' has no option '{key}'{_nearest(key, known)}; it has {', '.join(known)}"
             )
+        kind = _KINDS.get(key)
+        if kind is not None and given[key] is not None and not _is_of(given[key], kind):
+            raise ConfigError(f"data set '{name}': {key} is {given[key]!r}; it must be {_TOLD[kind]}")
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
 
 
 def _nearest(word: str, words: Sequence[str] | Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def not_held_out(
         for name, told, _ in learned:
             try:
                 if _same(name, dataset) or _same_files(name, dataset) or _built_from(name, dataset, test):
-                    built.append((name, load_dataset(name, source=source, **told)))
+                    built.append((name, load_dataset(name, source=None if _is_file(name) else source, **told)))
             except R1RankerError:
                 continue  # these are other files than it learned from
         if found := _shared(dataset, [data for _, data in built], [name for name, _ in built], test):
