@@ -30,7 +30,14 @@ POINTS = 60
 """Of a reward curve at most."""
 DONE = "training.json"
 """Written when a training is finished: how it came about. The model is there by then."""
-_FREE = ("evaluation", "model.device", "data.sources", "train.checkpoint_every", "train.keep_checkpoints")
+_FREE = (
+    "evaluation",
+    "model.device",
+    "data.sources",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.log_completions",
+)
 """Settings that decide nothing about the model."""
 
 

@@ -23,6 +23,10 @@ class CheckpointError(R1RankerError):
     """A checkpoint is incomplete, damaged, or belongs to another run."""
 
 
+class TrainingError(R1RankerError):
+    """A training diverged: it does not go on, and its checkpoints stay."""
+
+
 class MissingExtraError(R1RankerError):
     """A feature needs an optional dependency that is not installed."""
 

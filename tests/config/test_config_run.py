@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from r1ranker.config import RankerConfig, RewardConfig, load_config
+from r1ranker.config import RankerConfig, RewardConfig, RunConfig, TrainConfig, load_config, parse_config
 from r1ranker.errors import ConfigError
 
 NO_THINKING = ("train.algorithm=all_actions", "ranker.thinking=false")
@@ -29,6 +31,108 @@ def test_grpo_needs_a_group() -> None:
     for more in ([], ["train.group_size=1"]):
         with pytest.raises(ConfigError, match=r"set train\.group_size >= 2"):
             load_config(None, ["train.algorithm=grpo", *more])
+
+
+OTHERS = {
+    "group_size": 3,
+    "epochs": 2,
+    "clip_epsilon": 0.1,
+    "log_completions": 5,
+    "scale_rewards": True,
+    "entropy_coef": 0.01,
+    "critic": "head",
+    "critic_learning_rate": 1e-3,
+    "value_clip": 0.1,
+    "gamma": 0.9,
+    "gae_lambda": 0.9,
+}
+"""Another value than the default of each setting that not every algorithm reads."""
+MINIMAL: dict[str, dict[str, Any]] = {
+    "all_actions": {"ranker": {"thinking": False}, "train": {"algorithm": "all_actions"}},
+    "grpo": {"train": {"algorithm": "grpo", "group_size": 2}},
+    "ppo": {"train": {"algorithm": "ppo"}},
+}
+UNREAD = [
+    ("all_actions", "group_size clip_epsilon epochs log_completions critic critic_learning_rate value_clip"),
+    ("all_actions", "gamma gae_lambda"),
+    ("grpo", "entropy_coef critic critic_learning_rate value_clip gamma gae_lambda"),
+    ("ppo", "entropy_coef scale_rewards"),
+]
+
+
+def recipe_with(algorithm: str, key: str, value: Any) -> RunConfig:
+    raw = MINIMAL[algorithm]
+    return parse_config({**raw, "train": {**raw["train"], key: value}}, "test")
+
+
+def test_a_setting_that_the_algorithm_does_not_read_is_refused() -> None:
+    unread = {(algorithm, key) for algorithm, keys in UNREAD for key in keys.split()}
+    for algorithm in MINIMAL:
+        for key, value in OTHERS.items():
+            if (algorithm, key) not in unread:
+                recipe_with(algorithm, key, value)
+                continue
+            with pytest.raises(ConfigError, match=rf"^test: train\.{key} \(.*'{algorithm}' does not read it: leave it"):
+                recipe_with(algorithm, key, value)
+            recipe_with(algorithm, key, TrainConfig.model_fields[key].default)
+
+
+def test_what_a_refused_setting_is_for_is_said() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"train\.group_size \(how many replies are sampled of each state\) is for train\.algorithm = 'grpo' or "
+        r"'ppo', and 'all_actions' does not read it: leave it out, or at its default, 1$",
+    ):
+        load_config(None, [*NO_THINKING, "train.group_size=8"])
+
+
+def test_a_temperature_is_of_what_is_sampled_or_constrained() -> None:
+    with pytest.raises(ConfigError, match=r"train\.temperature .* without ranker\.constrained = true"):
+        load_config(None, [*NO_THINKING, "train.temperature=2"])
+    for more in ((*NO_THINKING, "ranker.constrained=true"), GRPO, ()):
+        assert load_config(None, [*more, "train.temperature=2"]).train.temperature == 2
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "written", "meant"),
+    [
+        ("all_actions", None, None),
+        ("all_actions", False, None),  # its own way, so that a run saved with the one goes on with the other
+        ("all_actions", True, True),
+        ("grpo", None, None),
+        ("grpo", True, None),
+        ("grpo", False, False),
+        ("ppo", False, None),
+    ],
+)
+def test_an_algorithms_own_way_to_scale_rewards_has_one_name(
+    algorithm: str, written: bool | None, meant: bool | None
+) -> None:
+    config = recipe_with(algorithm, "scale_rewards", written)
+    assert config.train.scale_rewards is meant
+    assert parse_config(config.model_dump(mode="json"), "saved") == config
+
+
+def saved_before(algorithm: str, **train: Any) -> dict[str, Any]:
+    """What a run saved before log_completions came."""
+    saved = parse_config(MINIMAL[algorithm], "test").model_dump(mode="json")
+    del saved["train"]["log_completions"]
+    saved["train"] |= {"scale_rewards": False, **train}
+    return saved
+
+
+@pytest.mark.parametrize("algorithm", MINIMAL)
+def test_what_earlier_runs_saved_and_did_not_read_is_dropped(algorithm: str) -> None:
+    """GRPO divided whatever scale_rewards said, so that false is no Dr. GRPO there."""
+    now = parse_config(MINIMAL[algorithm], "test")
+    unread = {key: OTHERS[key] for name, keys in UNREAD if name == algorithm for key in keys.split()}
+    unread.pop("log_completions", None)
+    assert parse_config(saved_before(algorithm), "saved") == now
+    assert parse_config(saved_before(algorithm, **unread), "saved") == now
+    if algorithm != "ppo":
+        true = parse_config(saved_before(algorithm, scale_rewards=True), "saved").train.scale_rewards
+        assert true is (True if algorithm == "all_actions" else None)
+    assert parse_config(saved_before(algorithm, steps=7), "saved").train.steps == 7
 
 
 ON_POLICY = ("train.states=on_policy",)

@@ -14,7 +14,8 @@ from r1ranker.rl.policy import Policy
 from r1ranker.rl.states import State
 from r1ranker.types import Candidate, Completion, ParsedAnswer, RankingExample, Request, Sampling
 
-TRAIN = {"learning_rate": 1e-3, "critic_learning_rate": 1e-3, "kl_coef": 0.0, "states_per_step": 4}
+TRAIN = {"learning_rate": 1e-3, "kl_coef": 0.0, "states_per_step": 4}
+OWN: dict[str, dict[str, Any]] = {"grpo": {"group_size": 4}, "ppo": {"critic_learning_rate": 1e-3}}
 RANKER = {"max_tokens": 6}
 WORDING = """
 [system]
@@ -68,13 +69,12 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RunConfig]
         seed: int = 0,
         **train: Any,
     ) -> RunConfig:
-        group = {"group_size": 4} if algorithm == "grpo" else {}
         raw = {
             "name": "test",
             "seed": seed,
             "model": {"device": "cpu", "precision": "fp32", **(model or {})},
             "ranker": {**RANKER, "templates": str(wording), "kind": kind, "thinking": thinking, **(ranker or {})},
-            "train": {**TRAIN, **group, "algorithm": algorithm, **train},
+            "train": {**TRAIN, **OWN.get(algorithm, {}), "algorithm": algorithm, **train},
         }
         return parse_config(raw, "test")
 

@@ -7,6 +7,7 @@ import torch
 from torch import tensor
 
 from r1ranker.rl.advantages import (
+    all_alike,
     discounted_returns,
     explained_variance,
     gae,
@@ -145,3 +146,17 @@ def test_explained_variance_by_hand() -> None:
     assert explained_variance(-returns, returns) == pytest.approx(-3.0)  # 1 - Var(2 r) / Var(r) = 1 - 4
     assert explained_variance(tensor([1.0, 2.0]), tensor([3.0, 3.0])) == 0.0
     assert not math.isnan(explained_variance(tensor([1.0]), tensor([1.0])))
+
+
+@pytest.mark.parametrize(
+    ("rewards", "alike"),
+    [
+        ([1.0, 1.0, 1.0], True),
+        ([0.3, 0.1 + 0.2], True),
+        ([-2.75], True),
+        ([1.0, 0.999], False),
+        ([0.0, 0.0, 1.0], False),
+    ],
+)
+def test_rewards_are_alike_up_to_rounding(rewards: list[float], alike: bool) -> None:
+    assert all_alike(rewards) is alike

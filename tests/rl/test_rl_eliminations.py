@@ -160,7 +160,7 @@ def test_eliminations_of_an_example_keep_the_same_places(recipe: Recipe) -> None
 @pytest.mark.parametrize(
     ("ranker", "temperature"),
     [
-        ({"sharpness": 40.0}, 3.0),  # of scored labels the policy is the softmax of sharpness times scores alone
+        ({"sharpness": 40.0}, 1.0),  # of scored labels the policy is the softmax of sharpness times scores
         ({"constrained": True}, 2.0),
     ],
 )

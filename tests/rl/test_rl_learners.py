@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from r1ranker.config import RunConfig
-from r1ranker.errors import ConfigError
+from r1ranker.errors import ConfigError, InputError
 from r1ranker.llm.packing import Pack
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rewards import Reward, exclusion_values
@@ -19,7 +20,7 @@ from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Sampled
 from r1ranker.rl.states import State
-from r1ranker.types import RankingExample, Request
+from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request
 
 MakePolicy = Callable[..., Policy]
 Recipe = Callable[..., RunConfig]
@@ -565,6 +566,131 @@ def test_dranker_rewards_groups_and_step(
     ]
     assert change[0] > 0
     assert change[2] < 0
+
+
+def test_grpo_does_not_divide_where_it_is_told_so(
+    make_policy: MakePolicy, recipe: Recipe, make_example: Callable[..., RankingExample], script: Any
+) -> None:
+    example = make_example(3)  # Toy Story is the positive
+    texts = [
+        "Toy Story (1995)\nHeat (1995)\nCasablanca (1942)</answer>",
+        "Casablanca (1942)\nHeat (1995)\nToy Story (1995)</answer>",
+        "blah",
+    ]
+    found = {}
+    for scale in (None, True, False):
+        policy = make_policy()
+        script(policy, texts)
+        learner = learner_of(policy, recipe("grpo", kind="direct", group_size=3, scale_rewards=scale))
+        assert isinstance(learner, Sampled)
+        learner.updates([State(example, example.ids)], Averages(), 0)
+        (group,) = learner._groups
+        found[scale] = [float(a[0]) for a in torch.split(group.advantages, group.lengths)]
+    # Rewards 1, 0.5 and -2.25 (see above), mean -0.25.
+    assert found[False] == pytest.approx([1.25, 0.75, -2.0])
+    assert found[None] == found[True] == pytest.approx([a / 1.428869 for a in found[False]], abs=1e-4)
+
+
+def test_groups_whose_rewards_are_all_alike_are_counted(
+    make_policy: MakePolicy, recipe: Recipe, make_example: Callable[..., RankingExample], script: Any
+) -> None:
+    policy = make_policy()
+    good, bad = "Heat (1995)</answer>", "Toy Story (1995)</answer>"
+    script(policy, [good, good, good, bad, bad, bad, good, good])
+    states = [State(make_example(3, id=f"e{k}"), ("c1", "c2", "c3")) for k in range(4)]
+    averages = Averages()
+    learner_of(policy, recipe("grpo", group_size=2)).updates(states, averages, 0)
+    assert averages.result()["groups_without_spread"] == 3 / 4
+    for size, told in ((1, None), (2, 3 / 4)):  # one reply is compared with none
+        script(policy, [good, good, good, bad, bad, bad, good, good])
+        averages = Averages()
+        learner_of(policy, recipe("ppo", critic="head", group_size=size)).updates(states, averages, 0)
+        assert averages.result().get("groups_without_spread") == told
+
+
+def test_the_first_replies_of_a_step_are_told(
+    make_policy: MakePolicy, recipe: Recipe, make_example: Callable[..., RankingExample], script: Any
+) -> None:
+    policy = make_policy()
+    texts = [
+        "it is old</think><answer>Casablanca (1942)</answer>",  # a negative: 1
+        "which</think><answer>Heat (1995)</answer>",  # not left any more: -0.5
+        "Casablanca",  # -1, -1 for the layout, -0.75 for three tags
+        "it is new</think><answer>Toy Story (1995)</answer>",  # the positive: 0
+    ]
+    states = [State(make_example(4, id=f"e{k}"), ("c1", "c3")) for k in range(2)]
+    calls = script(policy, texts)
+    learner = learner_of(policy, recipe("grpo", thinking=True, group_size=2, log_completions=3))
+    learner.updates(states, Averages(), 0)
+    first, second, third = learner.replies
+    assert first["example"] == second["example"] == "e0"
+    assert first["prompt"] == calls[0][0].prompt.user
+    assert first["reply"] == "<think>" + texts[0]
+    assert (first["reward"], second["reward"]) == (1.0, -0.5)
+    # Mean 0.25, deviation 0.75.
+    assert [first["advantage"], second["advantage"]] == pytest.approx([1, -1], abs=1e-4)
+    assert third == {
+        "example": "e1",
+        "prompt": calls[0][2].prompt.user,
+        "reply": "<think>Casablanca",
+        "finish": "stop",
+        "parts": {"answer": -1.0, "coverage": 0.0, "format": -1.0, "tags": -0.75},
+        "reward": -2.75,
+        "advantage": pytest.approx(-1, abs=1e-4),
+    }
+    quiet = learner_of(policy, recipe("grpo", thinking=True, group_size=2))
+    quiet.updates(states, Averages(), 0)
+    assert list(quiet.replies) == []
+
+
+def test_an_advantage_that_is_not_the_same_for_all_tokens_is_not_told(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State]
+) -> None:
+    config = recipe("ppo", thinking=True, critic="head", gamma=0.5, log_completions=99)
+    learner = learner_of(make_policy(), config)
+    assert isinstance(learner, Sampled)
+    learner.updates(states, Averages(), 0)
+    told = [reply["advantage"] is None for reply in learner.replies]
+    assert told == [length > 1 for group in learner._groups for length in group.lengths]
+    assert any(told)
+
+
+def test_an_own_reward_function_judges_replies(
+    make_policy: MakePolicy, recipe: Recipe, make_example: Callable[..., RankingExample], script: Any
+) -> None:
+    policy = make_policy()
+    script(policy, ["Heat (1995)</answer>", "Toy Story (1995) or so</answer>"])
+    seen: list[tuple[State, tuple[str, ...], str]] = []
+
+    def shorter(state: State, parsed: ParsedAnswer, completion: Completion) -> Reward:
+        seen.append((state, parsed.ids, completion.text))
+        return Reward(np.float32(-len(completion.text)), format=2)  # type: ignore[arg-type]
+
+    base = recipe("grpo", group_size=2)
+    config = base.model_copy(update={"reward": base.reward.model_copy(update={"format": 0.5})})
+    ranker = config.ranker.build(None)
+    assert isinstance(ranker, IRanker)
+    learner = Sampled(policy, ranker, config, shorter)
+    state = State(make_example(3), ("c1", "c2", "c3"))
+    learner.updates([state], Averages(), 0)
+    assert [text for _, _, text in seen] == ["Heat (1995)</answer>", "Toy Story (1995) or so</answer>"]
+    assert seen[0][:2] == (state, ("c2",))
+    assert learner._groups[0].rewards == [-20 + 1, -31 + 1]  # the weights of [reward] hold
+    assert all(type(reward) is float for reward in learner._groups[0].rewards)
+
+
+@pytest.mark.parametrize("given", [1.0, None, Reward(float("nan")), Reward(0.0, tags=float("-inf"))])
+def test_an_own_reward_function_must_give_a_finite_reward(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State], given: Any
+) -> None:
+    config = recipe("grpo", thinking=True)
+    ranker = config.ranker.build(None)
+    assert isinstance(ranker, IRanker)
+    learner = Sampled(make_policy(), ranker, config, lambda *_: given)
+    with pytest.raises(
+        InputError, match=r"example 'e0': the reward function gives .*: give a r1ranker\.rewards\.Reward"
+    ):
+        learner.updates(states, Averages(), 0)
 
 
 def test_iranker_rewards_of_a_thought_and_an_answer(

@@ -13,13 +13,15 @@ from wholeruns import assert_same, untimed, weights
 
 from r1ranker.checkpoint import Checkpoint, complete_checkpoints, load_checkpoint, save_checkpoint
 from r1ranker.config import RunConfig
-from r1ranker.errors import CheckpointError, InputError
+from r1ranker.errors import CheckpointError, ConfigError, InputError, TrainingError
+from r1ranker.rewards import Reward
 from r1ranker.rl.loop import load_same_run
 from r1ranker.rl.metrics import MetricsLog, read_metrics
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Sampled
+from r1ranker.rl.states import State
 from r1ranker.rl.trainer import Trainer
-from r1ranker.types import RankingExample
+from r1ranker.types import Completion, ParsedAnswer, RankingExample
 
 MakePolicy = Callable[..., Policy]
 Recipe = Callable[..., RunConfig]
@@ -173,6 +175,194 @@ def test_the_gradient_is_clipped(make_trainer: Callable[..., Trainer], tmp_path:
     assert float(clipped.norm()) == pytest.approx(1e-3, rel=1e-2)
 
 
+# What is not finite
+
+
+def spoil(trainer: Trainer, step: int, what: str) -> None:
+    """In that step (from 1) the loss is none, or the gradient of the last weights (the critic's, if there is one)."""
+    learner = trainer.training.learner
+    backward = learner.backward
+
+    def spoiled(states: Any, part: Any, averages: Any) -> None:
+        backward(states, part, averages)
+        if trainer.step == step - 1 and what == "loss":
+            averages.add("loss", float("inf"))
+        elif trainer.step == step - 1:
+            critic = trainer.training.critic
+            parameters = trainer.policy.parameters if critic is None else list(critic.parameters())
+            assert parameters[-1].grad is not None
+            parameters[-1].grad.view(-1)[0] = float("nan")
+
+    learner.backward = spoiled  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "told"),
+    [
+        (ALL_ACTIONS, "gradient", "grad_norm is nan"),
+        (ALL_ACTIONS, "loss", "loss is inf"),
+        (PPO, "gradient", "critic_grad_norm is nan"),
+    ],
+)
+def test_a_run_that_diverges_stops_before_anything_of_the_step_is_kept(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, settings: dict[str, Any], what: str, told: str
+) -> None:
+    if what == "gradient" and settings is PPO:
+        settings = settings | {"minibatch_states": None, "epochs": 1}
+    folder, before = tmp_path / "run", dict[str, Any]()
+
+    def watched(done: int, *_: Any) -> None:
+        if done == 3:
+            before.update(weights(trainer))
+
+    trainer = make_trainer(folder, settings, steps=6, checkpoint_every=2, on_step=watched)
+    spoil(trainer, 4, what)
+    with pytest.raises(TrainingError) as caught:
+        trainer.run()
+    message = str(caught.value)
+    kept = folder / "checkpoints" / "step-000002"
+    assert message.startswith(
+        f"step 4 of 6 diverged: its {told}. Nothing of it is written; the last checkpoint is {kept}"
+    )
+    assert "lower train.learning_rate" in message
+    assert_same(weights(trainer), before)  # the optimizer took no such step
+    assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3]
+    assert complete_checkpoints(folder / "checkpoints") == [kept]
+    # As the message says, the checkpoint becomes the model.
+    assert "--resume with train.steps = 2 makes it the model" in message
+    resumed = make_trainer(folder, settings, steps=2)
+    assert [row["step"] for row in resumed.run(resume=True)] == [1, 2]
+
+
+def test_a_learning_rate_that_is_much_too_high_diverges(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"step \d of 9 diverged: its (loss|grad_norm) is .*no checkpoint is kept yet"
+    ):
+        make_trainer(tmp_path, steps=9, learning_rate=1e30, warmup_steps=0).run()
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_rate_that_has_begun_to_fall_leaves_no_shorter_run(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    for decay, hint in ((4, "--resume with train.steps = 2 and train.decay_steps = 0 makes it the model"), (5, "")):
+        folder = tmp_path / f"{decay}"
+        trainer = make_trainer(folder, steps=6, decay_steps=decay, checkpoint_every=2)
+        spoil(trainer, 3, "gradient")
+        with pytest.raises(TrainingError) as caught:
+            trainer.run()
+        assert ("--resume" in str(caught.value)) == bool(hint)
+        assert hint in str(caught.value)
+        shorter = make_trainer(folder, steps=2, decay_steps=0)
+        if hint:
+            assert len(shorter.run(resume=True)) == 2
+        else:
+            with pytest.raises(CheckpointError, match="has begun to fall"):
+                shorter.run(resume=True)
+
+
+def test_what_is_no_number_is_left_out_of_the_log(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5, "explained_variance": NaN}\n')
+    log = MetricsLog(tmp_path, first_step=2)  # as an earlier version may have written it
+    log.write({"step": 2, "reward": float("nan"), "kl": float("inf"), "tokens": 3.0})
+    log.write({"step": 3, "reward": 0.75, "kl": 0.0, "tokens": 3.0})
+    assert log.plot(tmp_path / "reward.png", "a title")
+    log.close()
+    assert log.rows == read_metrics(tmp_path / "metrics.jsonl")
+    assert log.rows == [
+        {"step": 1, "reward": 0.5},
+        {"step": 2, "tokens": 3.0},
+        {"step": 3, "reward": 0.75, "kl": 0.0, "tokens": 3.0},
+    ]
+
+
+# Sampled replies that are kept
+
+
+def kept_replies(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "completions.jsonl").read_text().splitlines()]
+
+
+def test_sampled_replies_are_kept_and_change_nothing(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    plain = make_trainer(tmp_path / "plain", GRPO, steps=3)
+    rows = plain.run()
+    assert not (tmp_path / "plain" / "completions.jsonl").exists()
+    telling = make_trainer(tmp_path / "telling", GRPO, steps=3, log_completions=5)
+    assert untimed(telling.run()) == untimed(rows)
+    for name, weight in weights(telling).items():
+        assert torch.equal(weight, weights(plain)[name])
+    told = kept_replies(tmp_path / "telling")
+    assert [reply["step"] for reply in told] == [1] * 5 + [2] * 5 + [3] * 5
+    every = make_trainer(tmp_path / "every", GRPO, steps=1, log_completions=99)
+    (row,) = every.run()
+    own = kept_replies(tmp_path / "every")
+    assert len(own) == 3 * 4  # states, and replies of each
+    assert own[:5] == told[:5]
+    assert row["reward"] == pytest.approx(sum(reply["reward"] for reply in own) / 12)
+    assert row["answer_reward"] == pytest.approx(sum(reply["parts"]["answer"] for reply in own) / 12)
+    assert sum(reply["finish"] == "length" for reply in own) / 12 == pytest.approx(row["cut_off"])
+    for k in (0, 4, 8):
+        assert sum(reply["advantage"] for reply in own[k : k + 4]) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_resumed_run_drops_the_replies_of_steps_that_it_takes_again(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, *_: Any) -> None:
+        if done == 3:
+            raise Killed
+
+    make_trainer(tmp_path / "whole", GRPO, steps=4, log_completions=2).run()
+    with pytest.raises(Killed):
+        make_trainer(tmp_path / "run", GRPO, steps=4, checkpoint_every=2, log_completions=2, on_step=kill).run()
+    assert [reply["step"] for reply in kept_replies(tmp_path / "run")] == [1, 1, 2, 2, 3, 3]
+    make_trainer(tmp_path / "run", GRPO, steps=4, log_completions=2).run(resume=True)
+    assert kept_replies(tmp_path / "run") == kept_replies(tmp_path / "whole")
+    make_trainer(tmp_path / "run", GRPO, steps=5, log_completions=1).run(resume=True)  # it is free to change
+    assert [reply["step"] for reply in kept_replies(tmp_path / "run")] == [1, 1, 2, 2, 3, 3, 4, 4, 5]
+
+
+# An own reward function
+
+
+def by_length(state: State, parsed: ParsedAnswer, completion: Completion) -> Reward:  # noqa: ARG001
+    return Reward(float(len(completion.text)))
+
+
+def test_a_run_with_an_own_reward_function_goes_on_with_it_alone(
+    make_policy: MakePolicy, recipe: Recipe, examples: list[RankingExample], tmp_path: Path
+) -> None:
+    def train(steps: int, reward: Any, *, resume: bool) -> list[dict[str, float]]:
+        config = recipe(**GRPO, states_per_step=3, steps=steps, log_completions=2)
+        return Trainer(config, make_policy(), examples, tmp_path, reward=reward).run(resume=resume)
+
+    train(1, by_length, resume=False)
+    for reply in kept_replies(tmp_path):
+        assert reply["reward"] == len(reply["reply"].removeprefix("<think>"))
+    assert json.loads((tmp_path / "inputs.json").read_text())["rewards"] == f"{__name__}.by_length"
+    for other in (None, lambda *_: Reward(1.0)):
+        with pytest.raises(CheckpointError, match="the rewards are others than when the run began"):
+            train(2, other, resume=True)
+    assert [row["step"] for row in train(2, by_length, resume=True)] == [1, 2]
+    # What a run before there were such functions wrote tells none.
+    before = {k: v for k, v in json.loads((tmp_path / "inputs.json").read_text()).items() if k != "rewards"}
+    (tmp_path / "inputs.json").write_text(json.dumps(before))
+    with pytest.raises(CheckpointError, match="the rewards are others"):
+        train(3, by_length, resume=True)
+    assert len(train(3, None, resume=True)) == 3
+
+
+def test_all_actions_has_no_use_for_a_reward_function(
+    make_policy: MakePolicy, recipe: Recipe, examples: list[RankingExample], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"judges sampled replies, and .*'all_actions' samples none"):
+        Trainer(recipe(**ALL_ACTIONS), make_policy(), examples, tmp_path, reward=by_length)
+
+
 # Repeating and resuming
 
 
@@ -291,7 +481,8 @@ def test_a_changed_recipe_is_not_resumed(
 def test_settings_that_came_after_a_checkpoint_have_their_defaults(recipe: Recipe, tmp_path: Path) -> None:
     config = recipe()
     before = config.model_dump(mode="json")
-    del before["reward"], before["train"]["states"], before["train"]["credit"]
+    del before["reward"], before["train"]["states"], before["train"]["credit"], before["train"]["log_completions"]
+    before["train"] |= {"scale_rewards": False, "group_size": 8}  # saved whatever the algorithm, and not read
     path = save_checkpoint(tmp_path, Checkpoint(1, {}, before), keep=1)
     assert load_same_run(path, config).step == 1
     with pytest.raises(CheckpointError, match=r"train\.states = 'subsets', the recipe now says 'on_policy'"):

@@ -8,6 +8,7 @@ import torch
 
 from r1ranker.config import RunConfig
 from r1ranker.rankers import IRanker
+from r1ranker.rewards import Reward
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Group
@@ -21,6 +22,7 @@ MakeExample = Callable[..., RankingExample]
 
 TITLES = {"c1": "Toy Story (1995)", "c2": "Heat (1995)", "c3": "Casablanca (1942)", "c4": "Alien (1979)"}
 GRPO = {"states": "on_policy", "group_size": 2, "states_per_step": 3, "states_per_example": 3}
+PPO = {"credit": "trajectory", "critic": "head"}
 
 
 def texts(*ids: str) -> list[str]:
@@ -103,6 +105,61 @@ def test_gigpo_compares_eliminations_and_turns_from_the_same_state(
     assert got[("c1", "c2")] == pytest.approx([1.5, -1.5], abs=1e-4)
 
 
+def test_without_a_deviation_returns_are_compared_as_they_are(
+    make_policy: MakePolicy, recipe: Recipe, make_example: MakeExample, script: Any
+) -> None:
+    for credit, first_turn in (("trajectory", [1, -1]), ("gigpo", [2, -2])):
+        policy = make_policy()
+        script(policy, GOOD_AND_BAD)
+        learner = learner_of(policy, recipe("grpo", credit=credit, scale_rewards=False, **GRPO))
+        learner.updates([State(make_example(4), FOUR)], Averages(), 0)
+        # Totals 3 and 1, mean 2; returns of the first turn the same, and gigpo adds the two.
+        assert firsts(learner._groups)[FOUR] == first_turn
+
+
+def test_replies_are_told_elimination_by_elimination(
+    make_policy: MakePolicy, recipe: Recipe, make_example: MakeExample, script: Any
+) -> None:
+    policy = make_policy()
+    script(policy, GOOD_AND_BAD)
+    # One turn of each elimination is learned from; what is told is as it was sampled.
+    config = recipe("grpo", credit="trajectory", log_completions=4, **{**GRPO, "states_per_example": 1})
+    learner = learner_of(policy, config)
+    learner.updates([State(make_example(4), FOUR)], Averages(), 0)
+    named = [reply["reply"].removeprefix("<answer>") for reply in learner.replies]
+    assert named == texts("c4", "c3", "c2", "c3")
+    assert [reply["reward"] for reply in learner.replies] == [1, 1, 1, 1]
+    # Returns 3, 2, 1 against 1, 0 (see the test of GRPO).
+    assert [reply["advantage"] for reply in learner.replies] == pytest.approx([1, 1, 0, -1], abs=1e-4)
+
+
+def test_eliminations_of_one_total_are_without_spread(
+    make_policy: MakePolicy, recipe: Recipe, make_example: MakeExample, script: Any
+) -> None:
+    policy = make_policy()
+    # Of the first example both eliminations earn 1; of the second one earns 1 and one 0.
+    script(policy, texts("c2", "c2", "c2", "c1"))
+    examples = [make_example(2, id="a", history=("Rocky",)), make_example(2, id="b", history=("Big",))]
+    averages = Averages()
+    learner = learner_of(policy, recipe("grpo", credit="trajectory", **GRPO))
+    learner.updates([State(e, e.ids) for e in examples], averages, 0)
+    assert averages.result()["groups_without_spread"] == 0.5
+
+
+def test_an_own_reward_function_judges_turns(
+    make_policy: MakePolicy, recipe: Recipe, make_example: MakeExample, script: Any
+) -> None:
+    policy = make_policy()
+    script(policy, GOOD_AND_BAD)
+    config = recipe("grpo", credit="trajectory", **GRPO)
+    ranker = config.ranker.build(None)
+    assert isinstance(ranker, IRanker)
+    learner = Trajectories(policy, ranker, config, lambda state, *_: Reward(float(len(state.remaining))))
+    averages = Averages()
+    learner.updates([State(make_example(4), FOUR)], averages, 0)
+    assert averages.result()["elimination_reward"] == ((4 + 3 + 2) + (4 + 3)) / 2
+
+
 def test_examples_are_not_compared_with_each_other(
     make_policy: MakePolicy, recipe: Recipe, make_example: MakeExample, script: Any
 ) -> None:
@@ -147,7 +204,7 @@ def test_ppo_takes_each_exclusion_as_one_action(
 
 @pytest.mark.parametrize(
     ("algorithm", "train"),
-    [("grpo", {"credit": "gigpo"}), ("grpo", {"credit": "trajectory", "epochs": 2}), ("ppo", {"credit": "trajectory"})],
+    [("grpo", {"credit": "gigpo"}), ("grpo", {"credit": "trajectory", "epochs": 2}), ("ppo", PPO)],
 )
 def test_dropped_turns_have_their_share_in_the_credit_of_the_kept_ones(
     make_policy: MakePolicy,
@@ -161,7 +218,7 @@ def test_dropped_turns_have_their_share_in_the_credit_of_the_kept_ones(
     for most in (3, 1):
         policy = make_policy()
         script(policy, GOOD_AND_BAD)
-        config = recipe(algorithm, **{"critic": "head", **train, **GRPO, "states_per_example": most})
+        config = recipe(algorithm, **{**train, **GRPO, "states_per_example": most})
         learner = learner_of(policy, config)
         parts = learner.updates([State(make_example(4), FOUR)], Averages(), 1)
         assert {k for part in parts for k in part} == set(range(len(learner._groups)))
@@ -185,13 +242,20 @@ def test_dropped_turns_have_their_share_in_the_credit_of_the_kept_ones(
         torch.testing.assert_close(own, theirs)
 
 
-@pytest.mark.parametrize(("algorithm", "credit"), [("grpo", "trajectory"), ("grpo", "gigpo"), ("ppo", "trajectory")])
+@pytest.mark.parametrize(
+    ("algorithm", "train"), [("grpo", {"credit": "trajectory"}), ("grpo", {"credit": "gigpo"}), ("ppo", PPO)]
+)
 def test_a_step_raises_what_went_better(
-    make_policy: MakePolicy, recipe: Recipe, make_example: MakeExample, script: Any, algorithm: str, credit: str
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    make_example: MakeExample,
+    script: Any,
+    algorithm: str,
+    train: dict[str, Any],
 ) -> None:
     policy = make_policy()
     script(policy, GOOD_AND_BAD)
-    learner = learner_of(policy, recipe(algorithm, credit=credit, critic="head", **GRPO))
+    learner = learner_of(policy, recipe(algorithm, **train, **GRPO))
     state = State(make_example(4), FOUR)
     (part,) = learner.updates([state], Averages(), 0)
     shared = next(group for group in learner._groups if len(group.lengths) == 2)

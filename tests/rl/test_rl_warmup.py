@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ from wholeruns import assert_same, untimed, weights
 
 from r1ranker.checkpoint import complete_checkpoints, load_checkpoint
 from r1ranker.config import RewardConfig, RunConfig, load_config, parse_config
-from r1ranker.errors import CheckpointError, ConfigError
+from r1ranker.errors import CheckpointError, ConfigError, InputError
 from r1ranker.rankers import DRanker, IRanker
+from r1ranker.rewards import Reward
 from r1ranker.rl.metrics import Averages, MetricsLog, read_metrics
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Sampled
 from r1ranker.rl.states import State
 from r1ranker.rl.trainer import Trainer
 from r1ranker.rl.warmup import BestOfN, warmup_learner, warmup_settings
-from r1ranker.types import Completion, RankingExample, Request, Sampling
+from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request, Sampling
 
 MakePolicy = Callable[..., Policy]
 Recipe = Callable[..., RunConfig]
@@ -193,6 +195,65 @@ def test_a_forced_format_is_asked_for_and_is_sound(
     assert got["accepted"] == 8 * got["well_formed"] > 0
     sampled = {tuple(c.token_ids) for c in written}  # the model's own tokens, those that were forced too
     assert all(tuple(g.pack.branches[0]) in sampled for g in learner._groups)
+
+
+@pytest.mark.parametrize("form", [None, "quote"])
+def test_a_label_that_a_forced_format_has_no_room_for_is_told_before_any_round(
+    make_policy: MakePolicy, recipe: Recipe, make_example: Example, tmp_path: Path, form: str | None
+) -> None:
+    """The same limit as the backend's own, which is met only when the state is drawn."""
+    policy = make_policy()
+    long = make_example(4, id="long one")
+    long = replace(long, candidates=(*long.candidates[:3], replace(long.candidates[3], text="Alien " * 12)))
+    short = make_example(3, id="short")
+
+    def config(most: int, *, thinking: bool = True, force: bool = True) -> RunConfig:
+        ranker = {"max_tokens": most, "answer_form": form}
+        return with_warmup(
+            recipe("grpo", thinking=thinking, ranker=ranker), **{**WARMUP, "force_format": force, "rounds": 1}
+        )
+
+    with pytest.raises(
+        ConfigError, match=r"example 'long one': .* takes \d+ tokens.*: raise ranker\.max_tokens"
+    ) as caught:
+        Trainer(config(24), policy, [short, long], tmp_path)
+    need = int(str(caught.value).partition("takes ")[2].split()[0])
+    Trainer(config(need), policy, [short, long], tmp_path)
+    for most, fits in ((need, True), (need - 1, False)):
+        learner = learner_of(policy, config(most))
+        state = State(long, long.ids)
+        if fits:
+            learner.roll_out([state], Averages(), 0)
+            continue
+        with pytest.raises(ConfigError, match="long one"):
+            Trainer(config(most), policy, [short, long], tmp_path)
+        with pytest.raises(InputError, match="its longest answer takes"):
+            learner.roll_out([state], Averages(), 0)
+    # Any length will do where nothing is forced, the answer is all there is, or no state is drawn of the example.
+    Trainer(config(24, force=False), policy, [short, long], tmp_path)
+    Trainer(config(24, thinking=False), policy, [short, long], tmp_path)
+    Trainer(config(24), policy, [short, replace(long, relevance={})], tmp_path)
+
+
+def test_the_replies_of_a_round_are_kept_in_a_file_of_their_own(
+    make_policy: MakePolicy, recipe: Recipe, examples: list[RankingExample], tmp_path: Path
+) -> None:
+    config = recipe(**GRPO, ranker={"max_tokens": 40}, steps=1, states_per_step=2, log_completions=3)
+    seen: list[float] = []
+
+    def judge(state: State, parsed: ParsedAnswer, completion: Completion) -> Reward:  # noqa: ARG001
+        seen.append(float(len(seen)))
+        return Reward(seen[-1])
+
+    trainer = Trainer(with_warmup(config, **WARMUP), make_policy(), examples, tmp_path, reward=judge)
+    trainer.run()
+    warm = [json.loads(line) for line in (tmp_path / "warmup-completions.jsonl").read_text().splitlines()]
+    assert [reply["step"] for reply in warm] == [1, 1, 1, 2, 2, 2]
+    # Three states and two replies of each a round: the own rewards are counted through.
+    assert [reply["reward"] for reply in warm] == [0, 1, 2, 6, 7, 8]
+    assert all(reply["advantage"] is None for reply in warm)
+    own = [json.loads(line) for line in (tmp_path / "completions.jsonl").read_text().splitlines()]
+    assert [(reply["step"], reply["reward"]) for reply in own] == [(1, 12), (1, 13), (1, 14)]
 
 
 # What is learned

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from r1ranker.config.data import DataConfig
 from r1ranker.config.model import ModelConfig
 from r1ranker.config.ranker import SCORING, RankerConfig
-from r1ranker.config.train import RewardConfig, TrainConfig, WarmupConfig
+from r1ranker.config.train import OF_ALGORITHMS, RewardConfig, TrainConfig, WarmupConfig
 from r1ranker.sections import Section
 
 
@@ -80,6 +80,26 @@ class RunConfig(Section):
             )
         if self.train.algorithm == "grpo" and self.train.group_size < 2:
             raise ValueError("train.algorithm = 'grpo' compares completions of a state: set train.group_size >= 2")
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_reads(self) -> RunConfig:
+        """Whether every setting that was changed is read. At its default a setting passes: a run saves them all."""
+        train = self.train
+        for key, (algorithms, what) in OF_ALGORITHMS.items():
+            default = TrainConfig.model_fields[key].default
+            if train.algorithm not in algorithms and getattr(train, key) != default:
+                raise ValueError(
+                    f"train.{key} ({what}) is for train.algorithm = {' or '.join(map(repr, algorithms))}, and "
+                    f"'{train.algorithm}' does not read it: leave it out"
+                    + (f", or at its default, {default}" if default is not None else "")
+                )
+        if train.algorithm == "all_actions" and train.temperature != 1 and not self.ranker.constrained:
+            raise ValueError(
+                "train.temperature (of what is sampled, and of constrained answers) is not read by train.algorithm = "
+                "'all_actions' without ranker.constrained = true, where ranker.sharpness is what evens the scores out: "
+                "leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from r1ranker.rewards import Reward
 from r1ranker.sections import Section
 
 Algorithm = Literal["all_actions", "grpo", "ppo"]
 Credit = Literal["turn", "trajectory", "gigpo"]
+SAMPLED: tuple[Algorithm, ...] = ("grpo", "ppo")
+"""The algorithms that learn from sampled replies."""
+OF_ALGORITHMS: dict[str, tuple[tuple[Algorithm, ...], str]] = {
+    "group_size": (SAMPLED, "how many replies are sampled of each state"),
+    "epochs": (SAMPLED, "the passes over a step's sampled replies"),
+    "clip_epsilon": (SAMPLED, "how far an update may go from the policy that sampled"),
+    "log_completions": (SAMPLED, "how many sampled replies of a step are kept"),
+    "scale_rewards": (("all_actions", "grpo"), "whether the rewards of a state are divided by their deviation"),
+    "entropy_coef": (("all_actions",), "the bonus on the entropy over a state's choices"),
+    "critic": (("ppo",), "which critic there is"),
+    "critic_learning_rate": (("ppo",), "the critic's"),
+    "value_clip": (("ppo",), "how far an update may move the critic's values"),
+    "gamma": (("ppo",), "the discount from token to token"),
+    "gae_lambda": (("ppo",), "of generalised advantage estimation"),
+}
+"""Settings of [train] that not every algorithm reads: by which they are read, and what they say."""
+_SAVED = frozenset({"algorithm", "scale_rewards", "entropy_coef", "value_clip", "gae_lambda", "keep_checkpoints"})
+"""Keys by which a recipe that a run saved is told from one that was written: no algorithm reads all of them."""
 
 
 class RewardConfig(Section):
@@ -65,8 +83,9 @@ class TrainConfig(Section):
     clip_epsilon: float = Field(0.2, gt=0)
     value_clip: float = Field(0.5, gt=0)
     kl_coef: float = Field(0.001, ge=0)
-    scale_rewards: bool = False
-    """Divide the rewards of a state's choices by their standard deviation, as GRPO does (all_actions)."""
+    scale_rewards: bool | None = None
+    """Divide what a state's rewards are above their mean by their standard deviation. None: grpo does, all_actions does
+    not. false with grpo: the advantages of Dr. GRPO (arXiv 2503.20783)."""
     entropy_coef: float = Field(0.0, ge=0)
     """Bonus on the policy's entropy over the choices (all_actions)."""
     gamma: float = Field(1.0, ge=0, le=1)
@@ -79,6 +98,29 @@ class TrainConfig(Section):
     """About how many positions stand in one forward and backward pass; bounds the memory."""
     checkpoint_every: int = Field(50, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+    log_completions: int = Field(0, ge=0)
+    """How many sampled replies of each step, the first ones, are kept in completions.jsonl."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_runs(cls, raw: Any) -> Any:
+        """Leave out what an earlier version saved and its run did not read, now that such a setting is refused.
+
+        It saved scale_rewards = false whatever the algorithm, and GRPO divided: that is what None says now. A run saves
+        all keys, so one without log_completions, which came with that change, is of an earlier version.
+        """
+        if not isinstance(raw, dict) or "log_completions" in raw or not raw.keys() >= _SAVED:
+            return raw
+        unread = {key for key, (algorithms, _) in OF_ALGORITHMS.items() if raw["algorithm"] not in algorithms}
+        if not raw["scale_rewards"]:
+            unread.add("scale_rewards")
+        return {key: value for key, value in raw.items() if key not in unread}
+
+    @field_validator("scale_rewards")
+    @classmethod
+    def _own_way(cls, scale: bool | None, info: ValidationInfo) -> bool | None:
+        """The algorithm's own way is None, also where it is written out: a run saved with the one is the other's."""
+        return None if scale is (info.data.get("algorithm") == "grpo") else scale
 
 
 class WarmupConfig(Section):

@@ -18,12 +18,17 @@ def grpo_advantages(rewards: Tensor, *, scale: bool = True) -> Tensor:
     """Group-relative advantages (Shao et al., 2024, arXiv 2402.03300, eq. in section 4.1.2).
 
     rewards: (G,), of completions of the *same* state; never mix states, their means differ.
-    scale: divide by the group's standard deviation; without it the paper of Dr. GRPO's variant.
+    scale: divide by the group's standard deviation; Dr. GRPO does not (Liu et al., 2025, arXiv 2503.20783).
     Returns (G,): one advantage a completion, for each of its tokens.
     """
     exact = rewards.double()  # in single precision equal rewards can miss their mean by a quarter of EPSILON
     centred = exact - exact.mean()
     return (centred / (exact.std(correction=0) + EPSILON) if scale else centred).to(rewards.dtype)
+
+
+def all_alike(rewards: Sequence[float]) -> bool:
+    """Whether the rewards of a group are the same, up to rounding: nothing is learned from it."""
+    return max(rewards) - min(rewards) <= EPSILON
 
 
 def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
@@ -34,31 +39,38 @@ def discounted_returns(rewards: Tensor, gamma: float) -> Tensor:
     return returns
 
 
-def trajectory_advantages(rewards: Sequence[Tensor], gamma: float) -> list[Tensor]:
+def trajectory_advantages(rewards: Sequence[Tensor], gamma: float, *, scale: bool = True) -> list[Tensor]:
     """Each turn's return, compared with those of the same turn in other eliminations of the example.
 
     rewards: (K,) of each elimination; in the same turn all have equally many candidates left, not the same ones.
+    scale: see `grpo_advantages`.
     Returns (K,) of each: one advantage a turn, 0 where no other elimination lasted so long.
     """
     returns = [discounted_returns(own, gamma) for own in rewards]
-    return _compared(returns, [range(len(own)) for own in rewards])
+    return _compared(returns, [range(len(own)) for own in rewards], scale)
 
 
 def gigpo_advantages(
-    rewards: Sequence[Tensor], anchors: Sequence[Sequence[Hashable]], gamma: float, step_weight: float
+    rewards: Sequence[Tensor],
+    anchors: Sequence[Sequence[Hashable]],
+    gamma: float,
+    step_weight: float,
+    *,
+    scale: bool = True,
 ) -> list[Tensor]:
     """Group-in-group advantages (Feng et al., 2025, arXiv 2505.10978, section 4).
 
     rewards: (K,) of each elimination of one example. anchors: each turn's state; turns of like anchors are compared.
+    scale: see `grpo_advantages`; the paper has both.
     Returns (K,) of each: the elimination's total compared with the others', plus `step_weight` times the turn's
     discounted return compared with those from the same state, which is 0 for a state met once.
     """
-    episodes = grpo_advantages(torch.stack([own.sum() for own in rewards]))
-    steps = _compared([discounted_returns(own, gamma) for own in rewards], anchors)
+    episodes = grpo_advantages(torch.stack([own.sum() for own in rewards]), scale=scale)
+    steps = _compared([discounted_returns(own, gamma) for own in rewards], anchors, scale)
     return [episode + step_weight * own for episode, own in zip(episodes, steps, strict=True)]
 
 
-def _compared(values: Sequence[Tensor], keys: Sequence[Sequence[Hashable]]) -> list[Tensor]:
+def _compared(values: Sequence[Tensor], keys: Sequence[Sequence[Hashable]], scale: bool) -> list[Tensor]:
     """Group-relative advantages of values (K,) of several eliminations, among those with the same key."""
     places: dict[Hashable, list[tuple[int, int]]] = defaultdict(list)
     for run, own in enumerate(keys):
@@ -66,7 +78,7 @@ def _compared(values: Sequence[Tensor], keys: Sequence[Sequence[Hashable]]) -> l
             places[key].append((run, turn))
     out = [torch.zeros_like(own) for own in values]
     for group in places.values():
-        advantages = grpo_advantages(torch.stack([values[run][turn] for run, turn in group]))
+        advantages = grpo_advantages(torch.stack([values[run][turn] for run, turn in group]), scale=scale)
         for (run, turn), advantage in zip(group, advantages, strict=True):
             out[run][turn] = advantage
     return out

@@ -6,8 +6,9 @@ elimination is expected to return. A DRanker's is the next line of its list, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
+from typing import Any
 
 import torch
 
@@ -24,6 +25,8 @@ from r1ranker.rl.states import State, request_of
 
 class AllActions:
     """Computes gradients for a step's states; one optimizer step each call."""
+
+    replies: Sequence[Mapping[str, Any]] = ()
 
     def __init__(self, policy: Policy, ranker: IRanker | DRanker, config: RunConfig) -> None:
         self.policy, self.ranker, self.config = policy, ranker, config
@@ -92,4 +95,5 @@ class AllActions:
                 loss = loss + train.kl_coef * kl
                 averages.add("kl", float(kl.detach()))
         averages.count("tokens", batch.computed_tokens)
+        averages.add("loss", float(loss.detach()) / len(states), weight=len(states))
         (loss / total).backward()  # type: ignore[no-untyped-call]

@@ -6,14 +6,15 @@ the optimizer, the schedule, the log and the checkpoints, and knows nothing of r
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from torch import nn
 from r1ranker.checkpoint import (
     Checkpoint,
     check_same_run,
+    complete_checkpoints,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -29,8 +31,8 @@ from r1ranker.checkpoint import (
     trained_tensors,
 )
 from r1ranker.config import RunConfig, TrainConfig
-from r1ranker.errors import CheckpointError
-from r1ranker.rl.metrics import Averages, MetricsLog
+from r1ranker.errors import CheckpointError, TrainingError
+from r1ranker.rl.metrics import Averages, CompletionsLog, MetricsLog
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.states import State, States
 
@@ -42,6 +44,7 @@ FREE_TO_CHANGE = (
     "train.decay_steps",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.log_completions",
 )
 """Settings that a resumed run may change: they leave the steps already taken as they are."""
 
@@ -107,13 +110,18 @@ def load_same_run(path: Path, config: RunConfig, *, part: str = "") -> Checkpoin
 
 
 class Learner(Protocol):
-    """Turns a step's states into gradients."""
+    """Turns a step's states into gradients.
+
+    replies: what is kept of the step's sampled replies (`train.log_completions`); empty where nothing is sampled.
+    """
+
+    replies: Sequence[Mapping[str, Any]]
 
     def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:
         """Prepare the step; returns its minibatches, one optimizer step each, as indices of what it learns from."""
 
     def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:
-        """Accumulate the gradients of one minibatch."""
+        """Accumulate the gradients of one minibatch, and tell its "loss"."""
 
 
 class Loop:
@@ -159,9 +167,11 @@ class Loop:
 
         Ctrl-C waits for the end of the step and keeps a checkpoint; a second one stops at once, and what is kept is
         the last checkpoint. So does SIGTERM where the caller's handler raises a KeyboardInterrupt.
+        Raises TrainingError, with nothing of the step written, where a loss or a gradient is not finite.
         """
         first = self.step
         log = MetricsLog(self.folder, self.part, first_step=self.step + 1)  # a row's step counts from 1
+        completions = CompletionsLog(self.folder, self.part, first_step=self.step + 1)
         self.policy.model.eval()  # with dropout, what is trained would be another policy than the one that was sampled
         within_step = False
         try:
@@ -171,6 +181,7 @@ class Loop:
                     metrics = self.take_step(self.step)
                     self.step += 1
                     log.write({"step": self.step, **metrics})
+                    completions.write(self.step, self.learner.replies)
                     within_step = False
                 on_step(self.step, self.train.steps, metrics)
                 if self.step % self.train.checkpoint_every == 0 or self.step == self.train.steps:
@@ -187,7 +198,7 @@ class Loop:
         return log.rows
 
     def take_step(self, step: int) -> dict[str, float]:
-        """One step: all of its minibatches; returns its metrics."""
+        """One step: all of its minibatches; returns its metrics. Raises TrainingError as `run` does."""
         begin = time.perf_counter()
         averages = Averages()
         states = self.stream.at(step)
@@ -200,6 +211,7 @@ class Loop:
                 critic_norm = torch.nn.utils.clip_grad_norm_(self.critic.parameters(), self.train.grad_clip)
                 averages.add("critic_grad_norm", float(critic_norm))
             averages.add("grad_norm", float(norm))
+            self._check_finite(averages.result(), step)
             self.optimizer.step()
             self.policy.llm.weights_changed()
         seconds = time.perf_counter() - begin
@@ -210,6 +222,31 @@ class Loop:
             "seconds": seconds,
             "tokens_per_second": metrics.get("tokens", 0.0) / seconds,
         }
+
+    def _check_finite(self, told: Mapping[str, float], step: int) -> None:
+        """Raises TrainingError before weights that are none are made of such a gradient, and kept."""
+        odd = [name for name in ("loss", "grad_norm", "critic_grad_norm") if not math.isfinite(told.get(name, 0.0))]
+        if not odd:
+            return
+        what, section = ("round", self.part) if self.part else ("step", "train")
+        more = "" if self.part else ", more train.warmup_steps"
+        more += " or model.precision = 'fp32'" if self.policy.autocast else ""
+        raise TrainingError(
+            f"{what} {step + 1} of {self.train.steps} diverged: its {odd[0]} is {told[odd[0]]}. Nothing of it is "
+            f"written; {self._last_kept()}. Train into another folder with a lower {section}.learning_rate, a lower "
+            f"train.grad_clip{more}"
+        )
+
+    def _last_kept(self) -> str:
+        """The last checkpoint, and how it becomes the model: a run may end there if its rate has not begun to fall."""
+        found = complete_checkpoints(self.checkpoints)
+        if not found:
+            return "no checkpoint is kept yet"
+        saved, decay = int(found[-1].name[5:]), self.train.decay_steps
+        if self.part or (decay and saved > self.train.steps - decay):
+            return f"the last checkpoint is {found[-1]}"
+        ends = f"train.steps = {saved}{' and train.decay_steps = 0' if decay else ''}"
+        return f"the last checkpoint is {found[-1]}, and --resume with {ends} makes it the model"
 
     def _set_rates(self, step: int) -> None:
         """Linear warm-up of the learning rate, then constant, and at the end a linear fall (Hu et al., 2024: WSD)."""

@@ -1,9 +1,14 @@
-"""What a run says of itself while it trains: JSON lines, TensorBoard where it is installed, a reward curve."""
+"""What a run says of itself while it trains: JSON lines, TensorBoard where it is installed, a reward curve.
+
+No line holds NaN or an infinity, which are no JSON: a figure that is none is left out.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +47,16 @@ class MetricsLog:
     def __init__(self, folder: Path, part: str = "", *, first_step: int = 0) -> None:
         self.path = folder / f"{part or 'metrics'}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        self.rows = [row for row in read_metrics(self.path) if row["step"] < first_step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self.rows = [_finite(row) for row in read_metrics(self.path) if row["step"] < first_step]
+        self.path.write_text("".join(map(_line, self.rows)), encoding="utf-8")
         self._board = _tensorboard(folder / "tensorboard" / part, first_step)
 
     def write(self, row: dict[str, float]) -> None:
         """Append a step's metrics; it is on disk when this returns."""
+        row = _finite(row)
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
         if self._board is not None:
             for name, value in row.items():
                 if name != "step":
@@ -65,7 +71,7 @@ class MetricsLog:
         names = [name for name in parts if any(row.get(name) for row in self.rows)]
         if not names:
             return False
-        series: dict[str, list[float]] = {name: [row[name] for row in self.rows] for name in names}
+        series = {name: [row.get(name, math.nan) for row in self.rows] for name in names}  # a gap where it is left out
         try:
             plot_curve([row["step"] for row in self.rows], series, path, title=title)
         except MissingExtraError:
@@ -78,10 +84,40 @@ class MetricsLog:
             self._board.close()
 
 
+class CompletionsLog:
+    """`completions.jsonl` in the run's folder: some sampled replies of each step, a line each (see `sampled.told_of`).
+
+    part: of a part of the run, whose file is called PART-completions.jsonl.
+    A resumed run drops the lines of steps that it will take again. There is no file until there is a line.
+    """
+
+    def __init__(self, folder: Path, part: str = "", *, first_step: int = 0) -> None:
+        self.path = folder / f"{part}{'-' if part else ''}completions.jsonl"
+        if self.path.exists():
+            kept = [row for row in _read_rows(self.path) if row["step"] < first_step]
+            self.path.write_text("".join(map(_line, kept)), encoding="utf-8")
+
+    def write(self, step: int, replies: Sequence[Mapping[str, Any]]) -> None:
+        """Append a step's replies; they are on disk when this returns."""
+        if replies:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(_line({"step": step, **reply}) for reply in replies)
+
+
+def _finite(row: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if math.isfinite(value)}
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a metrics file. A last line that was cut short by a kill is dropped; any other is an error."""
-    if not path.exists():
-        return []
+    return _read_rows(path) if path.exists() else []
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):

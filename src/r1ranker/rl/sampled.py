@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from r1ranker.config import RunConfig
+from r1ranker.errors import InputError
 from r1ranker.llm.packing import Pack
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rewards import Reward, exclusion_reward, ranking_reward
-from r1ranker.rl.advantages import explained_variance, gae, grpo_advantages, reward_at_end, whiten
+from r1ranker.rl.advantages import all_alike, explained_variance, gae, grpo_advantages, reward_at_end, whiten
 from r1ranker.rl.losses import ppo_loss, reference_kl, value_loss
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Critic, Policy, even_parts, pack_size, split_by_tokens
 from r1ranker.rl.states import State, request_of
 from r1ranker.types import Completion, ParsedAnswer, Request, Sampling
 
+RewardFunction = Callable[[State, ParsedAnswer, Completion], Reward]
+"""What a sampled reply earns, in its parts: of the state, what the reply says, and the reply itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A sampled reply and what it earned. number: its place among those of its step, from 0."""
+
+    number: int
+    request: Request
+    completion: Completion
+    reward: Reward
+
 
 @dataclass
 class Group:
     """Completions of one state, as one pack. Tensors are flat over the pack's tokens, branch by branch: (N,).
 
-    rewards: what of each completion's reward is learned from.
+    rewards: what of each completion's reward is learned from. replies: what the step's log tells of them.
     """
 
     state: State
     pack: Pack
     parsed: list[ParsedAnswer]
     rewards: list[float]
+    replies: list[Reply]
     old_logprobs: Tensor = field(default_factory=lambda: torch.empty(0))
     old_values: Tensor = field(default_factory=lambda: torch.empty(0))
     advantages: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -54,6 +71,7 @@ class Group:
             Pack(self.pack.trunk, [self.pack.branches[k] for k in places]),
             [self.parsed[k] for k in places],
             [self.rewards[k] for k in places],
+            [self.replies[k] for k in places],
             *map(chosen, (self.old_logprobs, self.old_values, self.advantages, self.returns)),
         )
 
@@ -62,10 +80,19 @@ class Rollouts:
     """Samples `group_size` completions of each state, judges them, and takes gradients over a step's groups.
 
     What of them is learned is for those who inherit to say.
+
+    reward: judges in place of the paper's rewards; [reward] weighs its parts all the same.
     """
 
-    def __init__(self, policy: Policy, ranker: IRanker | DRanker, config: RunConfig) -> None:
-        self.policy, self.ranker, self.config = policy, ranker, config
+    def __init__(
+        self,
+        policy: Policy,
+        ranker: IRanker | DRanker,
+        config: RunConfig,
+        reward: RewardFunction | None = None,
+    ) -> None:
+        self.policy, self.ranker, self.config, self.reward = policy, ranker, config, reward
+        self.replies: Sequence[Mapping[str, Any]] = ()
         self._groups: list[Group] = []
 
     def roll_out(self, states: Sequence[State], averages: Averages, step: int) -> list[Group]:
@@ -83,12 +110,15 @@ class Rollouts:
         for k, (state, request) in enumerate(zip(states, requests, strict=True)):
             own = completions[k * train.group_size : (k + 1) * train.group_size]
             parsed = [self._parse(state, request, completion) for completion in own]
-            rewards = [self._reward(state, answer) for answer in parsed]
+            rewards = [self._judge(state, *reply) for reply in zip(parsed, own, strict=True)]
             for judged in zip(rewards, parsed, own, strict=True):
                 self._watch(*judged, averages)
             trunk = self.policy.llm.chat.encode(request.prompt)
             totals = [self.config.reward.total(reward) for reward in rewards]
-            groups.append(Group(state, Pack(trunk, [c.token_ids for c in own]), parsed, totals))
+            watch_spread(totals, averages)
+            first = k * train.group_size
+            replies = [Reply(first + n, request, *told) for n, told in enumerate(zip(own, rewards, strict=True))]
+            groups.append(Group(state, Pack(trunk, [c.token_ids for c in own]), parsed, totals, replies))
         return groups
 
     def _request(self, state: State) -> Request:
@@ -100,6 +130,18 @@ class Rollouts:
         if isinstance(self.ranker, DRanker):
             return self.ranker.parse(state.example, request, completion)
         return self.ranker.parse(state.example, state.remaining, request, completion)
+
+    def _judge(self, state: State, parsed: ParsedAnswer, completion: Completion) -> Reward:
+        """What the reply earns. Raises InputError where an own reward function gives no finite reward."""
+        if self.reward is None:
+            return self._reward(state, parsed)
+        reward = self.reward(state, parsed, completion)
+        if not isinstance(reward, Reward) or not math.isfinite(reward.total):
+            raise InputError(
+                f"example '{state.example.id}': the reward function gives {reward!r} for a reply: give a "
+                "r1ranker.rewards.Reward of finite numbers"
+            )
+        return Reward(*map(float, astuple(reward)))  # NumPy's are no JSON
 
     def _reward(self, state: State, parsed: ParsedAnswer) -> Reward:
         if isinstance(self.ranker, DRanker):
@@ -142,11 +184,49 @@ class Rollouts:
         return [[part[k] for k in micro] for micro in split_by_tokens(sizes, self.config.train.micro_tokens)]
 
 
+def watch_spread(rewards: Sequence[float], averages: Averages) -> None:
+    """Whether the rewards of completions that are compared are alike; one alone is compared with none."""
+    if len(rewards) > 1:
+        averages.add("groups_without_spread", float(all_alike(rewards)))
+
+
+def told_of(groups: Sequence[Group], most: int) -> list[dict[str, Any]]:
+    """The first `most` replies of a step, in the order of their numbers, as `completions.jsonl` tells them.
+
+    advantage: None where none is given yet, or the tokens of the reply have different ones.
+    """
+    told = {}
+    for group in groups:
+        parts = torch.split(group.advantages, group.lengths) if len(group.advantages) else ()
+        for k, reply in enumerate(group.replies):
+            if reply.number < most:
+                told[reply.number] = {
+                    "example": group.state.example.id,
+                    "prompt": reply.request.prompt.user,
+                    "reply": reply.request.prompt.prefill + reply.completion.text,
+                    "finish": reply.completion.finish,
+                    "parts": asdict(reply.reward),
+                    "reward": group.rewards[k],
+                    "advantage": _only_value(parts[k]) if parts else None,
+                }
+    return [told[number] for number in sorted(told)]
+
+
+def _only_value(values: Tensor) -> float | None:
+    return float(values[0]) if bool((values == values[0]).all()) else None
+
+
 class Sampled(Rollouts):
     """A step: PPO or GRPO updates over sampled completions."""
 
-    def __init__(self, policy: Policy, ranker: IRanker | DRanker, config: RunConfig) -> None:
-        super().__init__(policy, ranker, config)
+    def __init__(
+        self,
+        policy: Policy,
+        ranker: IRanker | DRanker,
+        config: RunConfig,
+        reward: RewardFunction | None = None,
+    ) -> None:
+        super().__init__(policy, ranker, config, reward)
         self.critic = Critic(policy, config.train.critic) if config.train.algorithm == "ppo" else None
         if config.train.kl_coef:
             policy.keep_reference()
@@ -159,7 +239,13 @@ class Sampled(Rollouts):
         if self.critic is not None or len(parts) > 1:
             self._before()
         self._assign_credit(averages)
+        self.replies = told_of(self._groups, self.config.train.log_completions)
         return parts
+
+    @property
+    def _scale(self) -> bool:
+        """Whether advantages are divided by their group's deviation: GRPO's own way."""
+        return self.config.train.scale_rewards is not False
 
     def _before(self) -> None:
         """Log-probs and values as they are before the first update, by the very pass that trains."""
@@ -179,7 +265,8 @@ class Sampled(Rollouts):
             for group in self._groups:
                 rewards = torch.tensor(group.rewards)
                 averages.add("reward_std", float(rewards.std(correction=0)))
-                spread = torch.repeat_interleave(grpo_advantages(rewards), torch.tensor(group.lengths))
+                advantages = grpo_advantages(rewards, scale=self._scale)
+                spread = torch.repeat_interleave(advantages, torch.tensor(group.lengths))
                 group.advantages = spread.to(self.policy.device)
             return
         train = self.config.train
@@ -222,4 +309,5 @@ class Sampled(Rollouts):
             loss = loss + error.sum()
             averages.add("value_loss", float(error.detach().mean()), weight=len(old))
         averages.count("tokens", batch.computed_tokens)
+        averages.add("loss", float(loss.detach()) / len(old), weight=len(old))
         (loss / total).backward()  # type: ignore[no-untyped-call]

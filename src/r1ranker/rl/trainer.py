@@ -20,14 +20,15 @@ from r1ranker.rl.all_actions import AllActions
 from r1ranker.rl.eliminations import ReachedStates
 from r1ranker.rl.loop import Loop, OnStep, load_same_run
 from r1ranker.rl.policy import Policy
-from r1ranker.rl.sampled import Sampled
+from r1ranker.rl.sampled import RewardFunction, Sampled
 from r1ranker.rl.states import Draw, States, StateStream
 from r1ranker.rl.trajectories import Trajectories
-from r1ranker.rl.warmup import WARMUP, warmup_learner, warmup_settings
+from r1ranker.rl.warmup import WARMUP, check_forced_labels, warmup_learner, warmup_settings
 from r1ranker.types import RankingExample
 
 INPUTS = "inputs.json"
-"""What a run learns from: digests of its examples and of its wording."""
+"""What a run learns from: digests of its examples and of its wording, and the name of its own reward function."""
+_REWARDS = "rewards"
 Show = Callable[[str, int], AbstractContextManager[OnStep]]
 
 
@@ -45,6 +46,14 @@ def _draw(config: RunConfig) -> Draw:
     return "whole" if config.train.states == "on_policy" else "subsets"
 
 
+def _name(reward: RewardFunction | None) -> str:
+    """Where a reward function is defined; "" for the paper's rewards. One without a name is told by its type."""
+    if reward is None:
+        return ""
+    named = reward if hasattr(reward, "__qualname__") else type(reward)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 @contextmanager
 def _unshown(what: str, steps: int) -> Iterator[OnStep]:  # noqa: ARG001
     yield lambda done, total, metrics: None  # noqa: ARG005
@@ -55,10 +64,14 @@ class Trainer:
 
     origins: the data set that each example is from, where several are mixed (see `StateStream`).
     model: the fingerprint of what the policy was loaded from, which a run that goes on must have had; empty: unchecked.
+    reward: judges sampled replies, also those of a warm-up, in place of the paper's rewards (`RewardFunction`). The
+    weights of [reward] hold for its parts. A run that goes on must have one of the same name.
     on_step: called after every RL step with (steps done, steps in all, metrics).
     show: entered around the "warm-up" and around the "training" with its name and number of steps; what it gives is
     called after every step in the same way.
     Texts that are too long for the model are cut as `fit.py` says; `truncated` counts them.
+    Raises ConfigError for a `reward` that is never asked (all_actions), or a label that a warm-up which forces the
+    format has no room for.
     """
 
     def __init__(
@@ -70,6 +83,7 @@ class Trainer:
         *,
         origins: Sequence[str] = (),
         model: str = "",
+        reward: RewardFunction | None = None,
         on_step: OnStep | None = None,
         show: Show | None = None,
     ) -> None:
@@ -79,7 +93,12 @@ class Trainer:
             raise ConfigError(f"a {type(ranker).__name__} is a way to rank, not to train")
         self.ranker = ranker
         self.examples, self.truncated = self._fit(examples)
-        self.origins, self.model = origins, model
+        if reward is not None and config.train.algorithm == "all_actions":
+            raise ConfigError(
+                "an own reward function judges sampled replies, and train.algorithm = 'all_actions' samples none (it "
+                "goes by the candidates' grades): leave it out, or set train.algorithm = 'grpo' or 'ppo'"
+            )
+        self.origins, self.model, self.reward = origins, model, reward
         self.warmup = self._warmup()
         self._training = None if self.warmup else self._rl()
         self._on_step, self._show = on_step, show or _unshown
@@ -119,8 +138,10 @@ class Trainer:
         warmup = self.config.warmup
         if warmup is None or warmup.rounds == 0:
             return None
+        if warmup.force_format and isinstance(self.ranker, IRanker):
+            check_forced_labels(self.policy.llm, self.ranker, self.examples, self.config.ranker.max_tokens)
         settings = warmup_settings(self.config, warmup)
-        learner = warmup_learner(self.policy, self.ranker, settings, warmup)
+        learner = warmup_learner(self.policy, self.ranker, settings, warmup, self.reward)
         return Loop(self.config, settings.train, self.policy, self._stream(settings), learner, self.folder, part=WARMUP)
 
     def _rl(self) -> Loop:
@@ -131,9 +152,9 @@ class Trainer:
             learner, critic = AllActions(self.policy, self.ranker, config), None
         else:
             if config.train.credit != "turn" and isinstance(self.ranker, IRanker):
-                learner = Trajectories(self.policy, self.ranker, config)
+                learner = Trajectories(self.policy, self.ranker, config, self.reward)
             else:
-                learner = Sampled(self.policy, self.ranker, config)
+                learner = Sampled(self.policy, self.ranker, config, self.reward)
             critic = learner.critic
         return Loop(config, config.train, self.policy, self._stream(config), learner, self.folder, critic=critic)
 
@@ -163,8 +184,9 @@ class Trainer:
         """Train to the recipe's last step; returns the metrics of every RL step.
 
         Raises CheckpointError if the folder already holds a run and `resume` is not set, or holds none to
-        resume, or one of other settings, and ConfigError if a warm-up finds nothing to learn from. Ctrl-C waits for
-        the end of the step and keeps a checkpoint; a second one stops at once, and what is kept is the last checkpoint.
+        resume, or one of other settings, ConfigError if a warm-up finds nothing to learn from, and TrainingError if
+        a step diverges. Ctrl-C waits for the end of the step and keeps a checkpoint; a second one stops at once, and
+        what is kept is the last checkpoint.
         """
         self._open(resume)
         if self.warmup is not None and self._is_cold():
@@ -208,11 +230,13 @@ class Trainer:
             "training examples": digest.hexdigest(),
             "templates": sha256(Path(templates)) if templates else "",
             "weights of the untrained model": self.model,
+            _REWARDS: _name(self.reward),
         }
         path = self.folder / INPUTS
         if resume and path.exists():
             try:
-                before = dict(json.loads(path.read_text(encoding="utf-8")))
+                # What an earlier version wrote names no reward function: there was none.
+                before = {_REWARDS: "", **json.loads(path.read_text(encoding="utf-8"))}
             except (ValueError, TypeError) as error:
                 raise CheckpointError(
                     f"{path} cannot be read ({error}): delete it to go on without its check"

@@ -15,7 +15,7 @@ from r1ranker.rl.advantages import gae, gigpo_advantages, trajectory_advantages
 from r1ranker.rl.eliminations import Exclusion, eliminate, elimination_sampling, kept_turns
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
-from r1ranker.rl.sampled import Group, Sampled
+from r1ranker.rl.sampled import Group, Reply, RewardFunction, Sampled, watch_spread
 from r1ranker.rl.states import State
 from r1ranker.types import Prompt
 
@@ -28,10 +28,13 @@ class Trajectories(Sampled):
 
     ranker: IRanker
 
-    def __init__(self, policy: Policy, ranker: IRanker, config: RunConfig) -> None:
-        super().__init__(policy, ranker, config)
+    def __init__(
+        self, policy: Policy, ranker: IRanker, config: RunConfig, reward: RewardFunction | None = None
+    ) -> None:
+        super().__init__(policy, ranker, config, reward)
         self._runs: list[list[Exclusion]] = []
         self._rewards: list[Tensor] = []
+        self._replies: list[list[Reply]] = []
         self._places: list[list[tuple[int, int]]] = []
 
     def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:
@@ -45,16 +48,27 @@ class Trajectories(Sampled):
         starts = [state for state in states for _ in range(self.config.train.group_size)]
         sampling = elimination_sampling(self.config, step)
         self._runs = eliminate(starts, self.ranker, self.policy.llm, self._request, sampling)
-        self._rewards = []
+        self._rewards, self._replies = [], []
+        number = 0
         places: dict[Prompt, list[tuple[int, int]]] = {}
         for k, run in enumerate(self._runs):
-            rewards = [self._reward(turn.state, turn.parsed) for turn in run]
+            rewards = [self._judge(turn.state, turn.parsed, turn.completion) for turn in run]
             self._rewards.append(torch.tensor([self.config.reward.total(reward) for reward in rewards]))
+            self._replies.append(
+                [
+                    Reply(number + t, turn.request, turn.completion, reward)
+                    for t, (turn, reward) in enumerate(zip(run, rewards, strict=True))
+                ]
+            )
+            number += len(run)
             averages.add("turns", len(run))
             averages.add("elimination_reward", float(self._rewards[k].sum()))
             for t, (turn, reward) in enumerate(zip(run, rewards, strict=True)):
                 self._watch(reward, turn.parsed, turn.completion, averages)
                 places.setdefault(turn.request.prompt, []).append((k, t))
+        totals, size = [float(own.sum()) for own in self._rewards], self.config.train.group_size
+        for begin in range(0, len(totals), size):
+            watch_spread(totals[begin : begin + size], averages)
         self._places = list(places.values())
         return [self._group(own) for own in self._places]
 
@@ -66,6 +80,7 @@ class Trajectories(Sampled):
             Pack(trunk, [turn.completion.token_ids for turn in turns]),
             [turn.parsed for turn in turns],
             [float(self._rewards[k][t]) for k, t in places],
+            [self._replies[k][t] for k, t in places],
         )
 
     def _assign_credit(self, averages: Averages) -> None:
@@ -89,9 +104,9 @@ class Trajectories(Sampled):
         train, rewards = self.config.train, self._rewards[begin:end]
         averages.add("reward_std", float(torch.stack([own.sum() for own in rewards]).std(correction=0)))
         if train.credit == "trajectory":
-            return trajectory_advantages(rewards, train.turn_gamma)
+            return trajectory_advantages(rewards, train.turn_gamma, scale=self._scale)
         anchors = [[turn.state.remaining for turn in run] for run in self._runs[begin:end]]
-        return gigpo_advantages(rewards, anchors, train.turn_gamma, train.step_weight)
+        return gigpo_advantages(rewards, anchors, train.turn_gamma, train.step_weight, scale=self._scale)
 
     def _values(self) -> list[Tensor]:
         """The critic's value at the beginning of each turn's completion, (K,) of each elimination."""

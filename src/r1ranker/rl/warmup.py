@@ -13,11 +13,14 @@ from dataclasses import replace
 
 from r1ranker.config import RunConfig, WarmupConfig
 from r1ranker.errors import ConfigError
+from r1ranker.llm.constrained import OPENING, THOUGHT_END
+from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
-from r1ranker.rl.sampled import Group, Rollouts
-from r1ranker.rl.states import State
+from r1ranker.rl.sampled import Group, RewardFunction, Rollouts, told_of
+from r1ranker.rl.states import State, has_signal
+from r1ranker.types import RankingExample
 
 WARMUP = "warmup"
 """What the warm-up's log and checkpoints are called in a run's folder."""
@@ -50,11 +53,37 @@ def warmup_settings(config: RunConfig, warmup: WarmupConfig) -> RunConfig:
     return config.model_copy(update={"train": train, "seed": seed})
 
 
-def warmup_learner(policy: Policy, ranker: IRanker | DRanker, settings: RunConfig, warmup: WarmupConfig) -> BestOfN:
-    """The learner of a warm-up with these settings (see `warmup_settings`)."""
+def warmup_learner(
+    policy: Policy,
+    ranker: IRanker | DRanker,
+    settings: RunConfig,
+    warmup: WarmupConfig,
+    reward: RewardFunction | None = None,
+) -> BestOfN:
+    """The learner of a warm-up with these settings (see `warmup_settings`). reward: see `Rollouts`."""
     if warmup.force_format and isinstance(ranker, IRanker):
         ranker = replace(ranker, constrained=True)
-    return BestOfN(policy, ranker, settings, warmup)
+    return BestOfN(policy, ranker, settings, warmup, reward)
+
+
+def check_forced_labels(llm: TransformersLLM, ranker: IRanker, examples: Sequence[RankingExample], most: int) -> None:
+    """Whether each label fits a reply of `most` tokens after a thought that was cut: any may stand to choice.
+
+    Raises ConfigError naming the first example with one that does not, before any is sampled.
+    """
+    if not ranker.thinking:  # the answer is all there is then, and has the room that it takes
+        return
+    encode = llm.chat.encode_wording
+    tags = max(len(encode(THOUGHT_END + OPENING)), len(encode(OPENING)))
+    for example in filter(has_signal, examples):
+        request = replace(ranker, constrained=True).request(example, example.ids)
+        need = tags + max(len(llm.chat.encode_text(answer)) for answer in request.answers) + len(encode(request.stop))
+        if need > most:
+            raise ConfigError(
+                f"example '{example.id}': its longest label takes {need} tokens with the tags, and ranker.max_tokens = "
+                f"{most} allows fewer, so that warmup.force_format cannot have it written: raise ranker.max_tokens to "
+                f"{need} at least, and by what a thought takes, or give that example shorter labels"
+            )
 
 
 class BestOfN(Rollouts):
@@ -63,8 +92,15 @@ class BestOfN(Rollouts):
     A completion is accepted if it is well formed, names a candidate that is left and earns `warmup.min_reward`.
     """
 
-    def __init__(self, policy: Policy, ranker: IRanker | DRanker, config: RunConfig, warmup: WarmupConfig) -> None:
-        super().__init__(policy, ranker, config)
+    def __init__(
+        self,
+        policy: Policy,
+        ranker: IRanker | DRanker,
+        config: RunConfig,
+        warmup: WarmupConfig,
+        reward: RewardFunction | None = None,
+    ) -> None:
+        super().__init__(policy, ranker, config, reward)
         self.warmup = warmup
 
     def updates(self, states: Sequence[State], averages: Averages, step: int) -> list[list[int]]:
@@ -73,6 +109,7 @@ class BestOfN(Rollouts):
         Raises ConfigError if the first round keeps nothing: the next one would begin with the same model.
         """
         groups = self.roll_out(states, averages, step)
+        self.replies = told_of(groups, self.config.train.log_completions)
         accepted = [self._accepted(group) for group in groups]
         self._groups = [_best(group, own) for group, own in zip(groups, accepted, strict=True) if own]
         averages.count("sampled", sum(len(group.rewards) for group in groups))
