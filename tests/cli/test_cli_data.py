@@ -42,7 +42,10 @@ def test_build_writes_what_rank_reads(cli: Invoke, tasks_file: Path) -> None:
     [
         (("tasks.jsonl", "--split", "train", "--out", "x.jsonl"), "no train examples"),
         (("tasks.jsonl", "--out", "x.jsonl.gz"), "plain text"),
-        (("tasks.jsonl", "--out", "x.jsonl", "--option", "seed=abc", "--option", "test_fraction=yes"), "a whole number"),
+        (
+            ("tasks.jsonl", "--out", "x.jsonl", "--option", "seed=abc", "--option", "test_fraction=yes"),
+            "a whole number",
+        ),
         (("tasks.jsonl", "--out", "tasks.jsonl/x.jsonl"), "cannot write"),
     ],
 )
