@@ -99,7 +99,8 @@ def load_same_run(path: Path, config: RunConfig, *, part: str = "") -> Checkpoin
     if not part and ends[0] != ends[1] and any(decay and checkpoint.step > steps - decay for steps, decay in ends):
         raise CheckpointError(
             f"{path}: train.steps and train.decay_steps were {ends[0][0]} and {ends[0][1]} and are now {ends[1][0]} "
-            f"and {ends[1][1]}, and the learning rate has begun to fall by one of them: resume with what they were"
+            f"and {ends[1][1]}, and the learning rate has begun to fall by one of them: resume with what they were, or "
+            f"r1ranker model save {path} --out FOLDER makes a model of it as it is"
         )
     if not part and checkpoint.step > config.train.steps:
         raise CheckpointError(
@@ -238,15 +239,10 @@ class Loop:
         )
 
     def _last_kept(self) -> str:
-        """The last checkpoint, and how it becomes the model: a run may end there if its rate has not begun to fall."""
         found = complete_checkpoints(self.checkpoints)
         if not found:
             return "no checkpoint is kept yet"
-        saved, decay = int(found[-1].name[5:]), self.train.decay_steps
-        if self.part or (decay and saved > self.train.steps - decay):
-            return f"the last checkpoint is {found[-1]}"
-        ends = f"train.steps = {saved}{' and train.decay_steps = 0' if decay else ''}"
-        return f"the last checkpoint is {found[-1]}, and --resume with {ends} makes it the model"
+        return f"r1ranker model save {found[-1]} --out FOLDER makes a model of the last checkpoint"
 
     def _set_rates(self, step: int) -> None:
         """Linear warm-up of the learning rate, then constant, and at the end a linear fall (Hu et al., 2024: WSD)."""
