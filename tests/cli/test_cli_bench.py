@@ -91,7 +91,10 @@ def test_the_same_command_again_only_reports_and_set_changes_settings(cli: Invok
         ),
         (("mine", "--set", 'rows=[{model="smollm-135"}]'), "no model is called 'smollm-135'"),
         (("mine", "--set", 'rows=[{model="."}]', "--set", "baselines=[]"), "holds no model"),
-        (("mine", "--set", 'data.options."*".seed="x"', "--set", 'data.options."*".test_fraction="y"'), "wrong kind"),
+        (
+            ("mine", "--set", 'data.options."*".seed="x"', "--set", 'data.options."*".test_fraction="y"'),
+            "a whole number",
+        ),
     ],
 )
 def test_an_error_is_one_line(cli: Invoke, bench_file: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -107,7 +110,7 @@ def test_an_option_of_the_wrong_kind_names_the_data_set_and_the_option(cli: Invo
     setting = f"data.options.{json.dumps(str(tasks_file))}.test_fraction=" + '"half"'
     result = cli("bench", "baselines", "--set", f'data.names=["{tasks_file}"]', "--set", setting)
     assert result.exit_code == 1
-    assert f"data set '{tasks_file}': an option has a value of the wrong kind (test_fraction='half')" in result.stderr
+    assert f"data set '{tasks_file}': test_fraction is 'half'; it must be a number" in result.stderr
 
 
 def test_a_cache_that_cannot_be_written_is_told_before_anything_long(cli: Invoke, bench_file: Path) -> None:

@@ -43,10 +43,13 @@ def test_what_it_does_not_go_with_is_one_line(cli: Invoke, tiny_folder: Path) ->
         assert said in result.stderr
 
 
+SHOW = ("data", "show", "--option", "shuffle=false")
+
+
 def test_data_show_asks_what_is_asked_first(cli: Invoke, tasks_file: Path) -> None:
-    text = cli("data", "show", tasks_file, "--ranker", "pointwise").stdout.split("the first prompt")[1]
+    text = cli(*SHOW, tasks_file, "--ranker", "pointwise").stdout.split("the first prompt")[1]
     assert "Is this passage helpful to answer the query? Reply with yes or no only." in text
     assert "answer 0 to 0" in text
     assert "answer 1 to 0" not in text
     assert text.endswith("goes on\nyes\nno\n")
-    assert "answer 1 to 0" not in cli("data", "show", tasks_file, "--tournament", 2).stdout.split("Candidates:")[1]
+    assert "answer 1 to 0" not in cli(*SHOW, tasks_file, "--tournament", 2).stdout.split("Candidates:")[1]

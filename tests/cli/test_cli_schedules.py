@@ -112,7 +112,7 @@ def test_evaluate_tells_how_many_lists_a_budget_ended(cli: Invoke, tiny_folder: 
 
 
 def test_data_show_asks_as_the_schedule_does(cli: Invoke, tasks_file: Path) -> None:
-    asked = ("data", "show", tasks_file, "--think")
+    asked = ("data", "show", tasks_file, "--think", "--option", "shuffle=false")
     assert "Which passage is the least helpful" in cli(*asked).stdout
     assert "Which 2 passages are the least helpful" in cli(*asked, "--exclude-per-turn", 2).stdout
     assert "answer 0 to 0" not in cli(*asked, "--window", 2).stdout.split("the first prompt")[1]

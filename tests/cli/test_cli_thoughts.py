@@ -17,7 +17,7 @@ from r1ranker.datasets import load_dataset
 from r1ranker.thoughts import ThoughtBank
 
 Invoke = Callable[..., Result]
-HALF = ("--option", "test_fraction=0.5")
+HALF = ("--option", "test_fraction=0.5", "--option", "shuffle=false")
 RECORD = ("thoughts", "record", "--out", "bank.jsonl", *HALF)
 
 
@@ -40,7 +40,7 @@ def test_right_thoughts_of_training_lists_are_kept(cli: Invoke, tasks_file: Path
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "bank.jsonl\n"
     assert "2 of 4 turns' thoughts are kept; left out: 2 beyond 1 of a query" in result.stderr
-    train = load_dataset(str(tasks_file), test_fraction=0.5).train
+    train = load_dataset(str(tasks_file), test_fraction=0.5, shuffle=False).train
     kept = ThoughtBank.read(Path("bank.jsonl")).thoughts
     assert [(t.example_id, t.context, t.thought, t.excluded, t.model) for t in kept] == [
         (e.id, e.query, f"2 of {e.id[1:]}", e.candidates[1].text, "m") for e in train
