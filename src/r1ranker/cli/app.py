@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import r1ranker
-from r1ranker.cli import ability, bench, data, doctor, evaluate, models, options, rank, serve, thoughts, train
+from r1ranker.cli import ability, bench, data, doctor, evaluate, models, options, rank, reports, serve, thoughts, train
 from r1ranker.cli.console import quiet
 from r1ranker.cli.errors import GuardedGroup
 
@@ -75,6 +75,7 @@ app.command(epilog=rank.EPILOG)(rank.rank)
 app.command(epilog=serve.EPILOG)(serve.serve)
 app.command(epilog=train.EPILOG)(train.train)
 app.command(epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command(epilog=reports.EPILOG)(reports.compare)
 app.command(epilog=bench.EPILOG)(bench.bench)
 app.command(epilog=ability.EPILOG)(ability.ability)
 app.add_typer(data.app, name="data")
