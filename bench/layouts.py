@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from r1ranker.cli.mixing import load_examples
 from r1ranker.cli.recipes import find_recipe
-from r1ranker.cli.runs import load_examples
 from r1ranker.config import RankerConfig, RunConfig, load_config
 from r1ranker.evaluation import per_query
 from r1ranker.evaluation.harness import run_ranker

@@ -15,8 +15,9 @@ from paths import without_absolute_paths
 from plan import Bank, Plan, Training
 from r1ranker.checkpoint import check_same_run
 from r1ranker.cli.console import loading, say
+from r1ranker.cli.mixing import load_datasets, mix
 from r1ranker.cli.recipes import find_recipe
-from r1ranker.cli.runs import load_datasets, mix, run_checkpoints, train_run
+from r1ranker.cli.runs import run_checkpoints, train_run
 from r1ranker.config import RunConfig, load_config
 from r1ranker.datasets import Dataset
 from r1ranker.datasets.base import normalise

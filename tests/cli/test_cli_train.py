@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
-from r1ranker.cli import recipes, runs
+from r1ranker.cli import mixing, recipes, runs
 from r1ranker.config import load_config
 from r1ranker.datasets import Dataset
 from r1ranker.errors import ConfigError, R1RankerError
 from r1ranker.fingerprints import model_fingerprint
-from r1ranker.types import Candidate, RankingExample, Scenario
+from r1ranker.types import Candidate, RankingExample
 
 Invoke = Callable[..., Result]
 
@@ -202,16 +201,20 @@ def test_two_trainings_in_one_folder_do_not_mix(recipe: Path, tmp_path: Path) ->
     assert steps(folder) == [1, 2, 3]
 
 
+def passage(id: str, query: str) -> RankingExample:
+    return RankingExample(id, "passage", (Candidate("a", "x"), Candidate("b", "y")), query, relevance={"a": 1})
+
+
 def test_a_run_on_data_of_its_own_tells_of_these(recipe: Path, tmp_path: Path) -> None:
     config = load_config(recipe)
-    own = Dataset("mine", tuple(example(f"q{k}", f"question {k}") for k in range(4)), ())
+    own = Dataset("mine", tuple(passage(f"q{k}", f"question {k}") for k in range(4)), ())
     runs.train_run(config, tmp_path / "one", dataset=own, bar=False)
     facts = told(tmp_path / "one/model")
     assert (facts["data"], facts["options"], facts["fingerprint"]) == ("mine", {"mine": {}}, own.fingerprint())
 
     (name,) = config.data.names
-    other = Dataset(name, tuple(example(f"r{k}", f"riddle {k}") for k in range(2)), ())
-    runs.train_run(config, tmp_path / "two", dataset=runs.mix([own, other]), bar=False)
+    other = Dataset(name, tuple(passage(f"r{k}", f"riddle {k}") for k in range(2)), ())
+    runs.train_run(config, tmp_path / "two", dataset=mixing.mix([own, other]), bar=False)
     assert told(tmp_path / "two/model")["options"] == {"mine": {}, name: {"test_fraction": 0.5}}
     runs.save_model(tmp_path / "two", tmp_path / "saved")
     assert told(tmp_path / "saved")["data"] == f"mine+{name}"
@@ -431,57 +434,6 @@ def test_a_file_comes_before_a_shipped_recipe(tmp_path: Path, monkeypatch: pytes
     assert recipes.find_recipe("demo.toml") == Path("demo.toml")
     with pytest.raises(ConfigError, match="did you mean 'demo'"):
         recipes.find_recipe("demoo")
-
-
-def example(id: str, query: str = "", group: str = "", film: str = "") -> RankingExample:
-    scenario: Scenario = "passage" if query else "recommendation"
-    history = () if query else (film or f"Heat {id}",)
-    candidates = (Candidate("a", "x"), Candidate("b", "y"))
-    return RankingExample(id, scenario, candidates, query, history, {"a": 1}, group=group)
-
-
-def test_mixed_data_sets_keep_ids_and_groups_apart_and_tested_queries_out() -> None:
-    one = Dataset("one", (example("1", group="u"), example("2", "Who?", "q2")), (example("3", "When?", "q3"),))
-    two = Dataset("two", (example("1", " when? "), example("5")), (example("4", group="u"),), {"a": 2}, ("1 dropped",))
-    assert one.train[0].history != two.test[0].history
-    mixed = runs.mix([one, two])
-    assert mixed.name == "one+two"
-    assert [e.id for e in mixed.train] == ["1", "2", "2:5"]  # two's "when?" is tested in one
-    assert mixed.origins == ("one", "one", "two")
-    assert [e.id for e in mixed.test] == ["3", "2:4"]
-    assert mixed.notes[0] == "two: 1 dropped"
-    assert mixed.notes[1].startswith("1 training examples dropped")
-    assert runs.mix([one]) is one
-
-
-def test_a_history_that_another_data_set_tests_is_not_trained_on() -> None:
-    one = Dataset("one", (example("1", film="Heat"), example("2", film="Babe")), (example("3", film="Babe"),))
-    two = Dataset("two", (example("4", film="Up"),), (example("5", film=" heat "),))
-    mixed = runs.mix([one, two])
-    assert [e.id for e in mixed.train] == ["2", "4"]  # "Babe" is tested beside it, of another user
-    assert mixed.notes == ("1 training examples dropped: their query, history or user is tested in another data set",)
-
-
-def test_a_user_whom_another_data_set_tests_is_not_trained_on() -> None:
-    """In a file that `data build` wrote, with other histories than the data set has by the run's options."""
-    one = Dataset(
-        "rec-music", (example("rec-music:user:1"),), (example("rec-music:user:2"), example("rec-music:user:3"))
-    )
-    ids = ("rec-music:user:2:4", "rec-music:user:1", "rec-music:user:30", "q:user:3")
-    two = Dataset("built.jsonl", tuple(example(id, film=f"film of {id}") for id in ids), ())
-    mixed = runs.mix([one, two])
-    assert [e.id for e in mixed.train] == ["rec-music:user:1", *(f"2:{id}" for id in ids[1:])]
-
-
-def test_what_a_data_set_tests_itself_takes_nothing_from_its_own_training() -> None:
-    """Many users search for the same; which of them are tested is the data set's own affair."""
-    users = tuple(replace(example(f"u{k}", film=f"shoe {k}"), query="running shoes") for k in range(4))
-    one = Dataset("one", users[:3], users[3:])
-    blank = replace(example("6"), query=" ")
-    two = Dataset("two", (example("4", "Who?"), example("5", "running shoes")), (blank,))
-    three = Dataset("three", (example("7", film="Up"),), (example("8", film="Babe"),))
-    mixed = runs.mix([one, two, three])
-    assert [e.id for e in mixed.train] == ["u0", "u1", "u2", "4", "7"]  # two's "running shoes" is tested in one
 
 
 def test_no_training_examples_is_one_message(recipe: Path, tmp_path: Path, tasks_file: Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from r1ranker.cli.compare import Contender, compare
 from r1ranker.cli.console import clock, out, say
 from r1ranker.cli.facts import versions
+from r1ranker.cli.mixing import load_examples
 from r1ranker.cli.recipes import find_recipe
-from r1ranker.cli.runs import load_examples, report_notes, run_checkpoints, train_run
+from r1ranker.cli.runs import report_notes, run_checkpoints, train_run
 from r1ranker.cli.train import contenders_of
 from r1ranker.config import RunConfig, dump_config, load_config
 from r1ranker.datasets import Dataset

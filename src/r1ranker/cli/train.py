@@ -60,7 +60,8 @@ def train(
     if recipe is None:
         raise ConfigError("give a recipe: 'r1ranker train --list' shows those that ship with the package")
 
-    from r1ranker.cli.runs import load_datasets, mix, report_notes, train_run
+    from r1ranker.cli.mixing import load_datasets, mix
+    from r1ranker.cli.runs import report_notes, train_run
     from r1ranker.config import load_config
 
     config = load_config(find_recipe(recipe), sets or [])
