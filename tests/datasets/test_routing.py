@@ -59,6 +59,19 @@ def test_the_best_by_effect_and_scaled_cost(
     assert data.popularity == prior
 
 
+def test_a_table_without_costs_is_routed_by_effect_alone(tmp_path: Path) -> None:
+    bare = "query,llm,effect\nq,a,1\nq,b,0.5\n"
+    data = build(tmp_path, bare)
+    assert best_of(data) == [{"a"}]
+    assert {c.text for c in data.train[0].candidates} == {"a", "b"}
+    with pytest.raises(InputError, match="has no column 'cost': add it, or set cost_weight to 0"):
+        build(tmp_path, bare, effect_weight=0.5, cost_weight=0.5)
+
+
+def best_of(data: Dataset) -> list[set[str]]:
+    return [set(e.relevance) for e in data.train]
+
+
 def test_the_prior_is_of_the_queries_that_list_an_llm(tmp_path: Path) -> None:
     """mid has outcomes of two of three queries and is best on one: 1 x 3 / 2."""
     data = build(tmp_path, ties="first", effect_weight=0.5, cost_weight=0.1)

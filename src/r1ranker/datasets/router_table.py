@@ -19,7 +19,7 @@ from r1ranker.files import open_text
 TOKENS_PER_WORD = 4 / 3
 REPLY_TOKENS = 256
 
-_COLUMNS = ("query", "llm", "effect", "cost")
+_COLUMNS = ("query", "llm", "effect")
 _LONGEST_CELL = 1 << 27  # responses may be longer than csv's own limit of 131,072 characters
 
 
@@ -44,8 +44,8 @@ class LLMInfo:
 def read_router_table(path: Path, notes: list[str]) -> list[RoutedQuery]:
     """Read GraphRouter's long table, a row for each query and LLM (CSV with a header, plain or .gz).
 
-    Needs the columns query, llm, effect, cost; q_id (else a query is told by its text) and task_id are used where they
-    are there, others are ignored.
+    Needs the columns query, llm and effect; cost, q_id (else a query is told by its text) and task_id are used where
+    they are there, others are ignored.
     Raises InputError with file and line for a missing column, an LLM without a name, a value that is no finite number,
     a cost below 0, or no rows.
     """
@@ -58,12 +58,13 @@ def read_router_table(path: Path, notes: list[str]) -> list[RoutedQuery]:
             raise InputError(f"{path}:{line}: q_id {row['q_id']!r} is also that of another query: make q_ids unique")
         if not row["llm"].strip():
             raise InputError(f"{path}:{line}: the LLM has no name: fill it in or drop the row")
-        effect, cost = _number(path, line, row, "effect"), _number(path, line, row, "cost")
-        if cost < 0:
-            raise InputError(f"{path}:{line}: the cost of {row['llm']!r} is {cost:g}; it must be >= 0")
         repeated += row["llm"] in query.effects
-        query.effects.setdefault(row["llm"], effect)
-        query.costs.setdefault(row["llm"], cost)
+        query.effects.setdefault(row["llm"], _number(path, line, row, "effect"))
+        if "cost" in row:
+            cost = _number(path, line, row, "cost")
+            if cost < 0:
+                raise InputError(f"{path}:{line}: the cost of {row['llm']!r} is {cost:g}; it must be >= 0")
+            query.costs.setdefault(row["llm"], cost)
     if not queries:
         raise InputError(f"{path} has a header but no rows: check that the download is complete")
     note(notes, repeated, "rows dropped whose query and LLM stand further up")

@@ -159,7 +159,7 @@ def build_routing(
 
 
 def _read(path: Path, known: Mapping[str, LLMInfo], notes: list[str]) -> list[RoutedQuery]:
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+    if not _is_scores(path):
         return read_router_table(path, notes)
     queries = read_router_scores(path, notes)
     prices = {llm: info.prices for llm, info in known.items() if info.prices}
@@ -170,6 +170,11 @@ def _read(path: Path, known: Mapping[str, LLMInfo], notes: list[str]) -> list[Ro
         f"queries with estimated costs: price x (4/3 tokens a word of the query + {REPLY_TOKENS} of the reply)",
     )
     return queries
+
+
+def _is_scores(path: Path) -> bool:
+    """Whether it is LLMRouter's file of scores, not a table."""
+    return path.name.endswith((".jsonl", ".jsonl.gz"))
 
 
 def _chosen(listed: Sequence[str], wanted: Sequence[str], path: Path) -> list[str]:
@@ -199,6 +204,8 @@ def _scores(
         for query in queries:
             for llm in query.effects:
                 if llm not in query.costs:
+                    if not _is_scores(path):
+                        raise InputError(f"{path} has no column 'cost': add it, or set cost_weight to 0")
                     where = f"{llms_path} gives no price for it" if llms_path else "no file of prices is given"
                     raise InputError(
                         f"{path}: the LLM '{llm}' has no cost, and {where}: "
