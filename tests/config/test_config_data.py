@@ -16,6 +16,10 @@ def test_options_are_of_a_data_set_that_is_used() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
+        (
+            ['data.names=["rec-movie", "rec-movie"]'],
+            "data.names lists 'rec-movie' twice: data.weights gives it a larger",
+        ),
         (["data.weights.passage-5=2"], "[data.weights] names 'passage-5', which is not among data.names ['rec-movie']"),
         (["data.weights.rec-movie=2", "data.mix=proportional"], "data.weights are shares of a balanced mix"),
         (["data.weights.rec-movie=0"], "--set: data.weights.rec-movie: "),

@@ -36,9 +36,8 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _known_names(self) -> DataConfig:
         if len(set(self.names)) < len(self.names):
-            raise ValueError(
-                f"data.names lists '{max(self.names, key=self.names.count)}' twice: weights give it more shares"
-            )
+            twice = max(self.names, key=self.names.count)
+            raise ValueError(f"data.names lists '{twice}' twice: data.weights gives it a larger share")
         if self.weights and self.mix != "balanced":
             raise ValueError("data.weights are shares of a balanced mix: leave them out, or set data.mix = 'balanced'")
         for table in ("sources", "options", "weights", "first_stage"):
