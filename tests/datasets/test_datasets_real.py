@@ -75,7 +75,7 @@ def test_routing_at_a_larger_scale(name: str) -> None:
     assert len(data.train) + len(data.test) == 6108
     assert data.fingerprint()[:16] == LARGE[name]
     assert {len(e.candidates) for e in data.test} == {9}
-    assert "119 queries stand in several of the source's own splits, which are not used" in data.notes
+    assert "119 queries stand in several of the source's own splits" in data.notes
     assert "213 queries have a near-duplicate with other words and were split together with it" in data.notes
     if name == "router-performance":
         single = {normalise(e.query) for e in data.train + data.test if len(e.relevance) == 1}

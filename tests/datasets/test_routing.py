@@ -59,6 +59,32 @@ def test_the_best_by_effect_and_scaled_cost(
     assert data.popularity == prior
 
 
+def test_the_sources_own_split_is_taken_where_asked(tmp_path: Path) -> None:
+    rows = [
+        ("one two three", "train"),
+        ("four five six", "train"),
+        ("four  five SIX", "test"),
+        ("seven", "test"),
+        ("x", "dev"),
+    ]
+    table = "query,llm,effect,split\n" + "".join(f"{q},{llm},1,{side}\n" for q, side in rows for llm in "ab")
+    data = build(tmp_path, table, split="given")
+    assert [e.query for e in data.train] == ["one two three"]
+    assert sorted(e.query for e in data.test) == ["four  five SIX", "seven"]
+    assert {
+        "1 train queries dropped: they are (nearly) those of test queries",
+        "1 queries left out: the source has them neither in train nor in test",
+    } <= set(data.notes)
+    lines = [{"query": q, "split": side, "scores": {"a": 1, "b": 0}} for q, side in rows]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    scores = build_routing(tmp_path / "scores.jsonl", name="r", split="given")
+    assert [len(scores.train), len(scores.test)] == [1, 2]
+    with pytest.raises(InputError, match=r"has no split 'test' of its own \(it has none\): leave out split=given"):
+        build(tmp_path, split="given")
+    with pytest.raises(InputError, match="split is 'official'; it must be own or given"):
+        build(tmp_path, split="official")
+
+
 def test_a_table_without_costs_is_routed_by_effect_alone(tmp_path: Path) -> None:
     bare = "query,llm,effect\nq,a,1\nq,b,0.5\n"
     data = build(tmp_path, bare)
@@ -245,7 +271,7 @@ def test_llmrouters_scores_are_read_with_estimated_costs(tmp_path: Path) -> None
         "cost": {"qa:1": "a", "qa:2": "a", "3": "a"},  # qa:1: a .1, b .15 - .147
     }
     assert data["cost"].notes == (
-        "1 queries stand in several of the source's own splits, which are not used",
+        "1 queries stand in several of the source's own splits",
         "3 queries with estimated costs: price x (4/3 tokens a word of the query + 256 of the reply)",
         "1 queries repeat another one's text and were split together with it",
     )

@@ -25,12 +25,16 @@ _LONGEST_CELL = 1 << 27  # responses may be longer than csv's own limit of 131,0
 
 @dataclass
 class RoutedQuery:
-    """One query and what came of it; effects, costs: LLM -> number. Costs may be missing for some LLMs or all."""
+    """One query and what came of it; effects, costs: LLM -> number. Costs may be missing for some LLMs or all.
+
+    split: the source's own side of it, where it tells one.
+    """
 
     key: str
     query: str
     effects: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def read_router_table(path: Path, notes: list[str]) -> list[RoutedQuery]:
     """Read GraphRouter's long table, a row for each query and LLM (CSV with a header, plain or .gz).
 
     Needs the columns query, llm and effect; cost, q_id (else a query is told by its text) and task_id are used where
-    they are there, others are ignored.
+    they are there, and split, the source's own side of a query; others are ignored.
     Raises InputError with file and line for a missing column, an LLM without a name, a value that is no finite number,
     a cost below 0, or no rows.
     """
@@ -53,7 +57,7 @@ def read_router_table(path: Path, notes: list[str]) -> list[RoutedQuery]:
     repeated = 0
     for line, row in _rows(path):
         key = ":".join(part for part in (row.get("task_id"), row.get("q_id") or row["query"]) if part)
-        query = queries.setdefault(key, RoutedQuery(key, row["query"]))
+        query = queries.setdefault(key, RoutedQuery(key, row["query"], split=row.get("split", "")))
         if query.query != row["query"]:
             raise InputError(f"{path}:{line}: q_id {row['q_id']!r} is also that of another query: make q_ids unique")
         if not row["llm"].strip():
@@ -74,7 +78,7 @@ def read_router_table(path: Path, notes: list[str]) -> list[RoutedQuery]:
 def read_router_scores(path: Path, notes: list[str]) -> list[RoutedQuery]:
     """Read LLMRouter's JSON lines, `{split, task, metric, query, scores: {llm: score}}` (plain or .gz).
 
-    There are no costs in it. `split` and `metric` are ignored, `task` may be missing; a query is called by
+    There are no costs in it. `metric` is ignored, `task` may be missing; a query is called by
     its task and line. Raises InputError with file and line for a malformed line, or no lines.
     """
     queries = []
@@ -87,7 +91,7 @@ def read_router_scores(path: Path, notes: list[str]) -> list[RoutedQuery]:
         queries.append(query)
         sides.setdefault(normalise(query.query), set()).add(str(row.get("split")))
     both = sum(len(splits) > 1 for splits in sides.values())
-    note(notes, both, "queries stand in several of the source's own splits, which are not used")
+    note(notes, both, "queries stand in several of the source's own splits")
     return queries
 
 
@@ -145,7 +149,9 @@ def _scored(row: Any, number: int) -> RoutedQuery:
             raise InputError(f"the score of {llm!r} is {score!r}; it must be a finite number")
     task = row.get("task")
     scores = {llm: float(score) for llm, score in row["scores"].items()}
-    return RoutedQuery(f"{task}:{number}" if task else str(number), row["query"], scores)
+    return RoutedQuery(
+        f"{task}:{number}" if task else str(number), row["query"], scores, split=str(row.get("split") or "")
+    )
 
 
 def _finite(value: Any) -> bool:

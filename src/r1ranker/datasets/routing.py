@@ -44,6 +44,7 @@ def build_routing(
     ties: Ties = "set",
     descriptions: Mapping[str, str] | Path | str | None = None,
     near_duplicates: float | None = 0.8,
+    split: Literal["own", "given"] = "own",
     test_fraction: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
@@ -66,6 +67,8 @@ def build_routing(
         is described by its name and its mean cost on the train queries (on all, where all are held out).
     near_duplicates: queries that share this part of their words (Jaccard similarity, see duplicates) stay on
         one side of the split; None: only those with the same text (case and spacing aside), which always do.
+    split: "own" draws one by `test_fraction` and `seed`; "given" takes the source's (its `split`: train, test; others
+        are left out), less the train queries that are near-duplicates of a test one.
     test_fraction: the part of the groups of queries that is held out.
     seed: decides the split, and the order in which each example lists the LLMs.
     A query that lacks an LLM's outcome is ranked over those it has. Raises InputError for files or numbers
@@ -73,6 +76,8 @@ def build_routing(
     """
     if ties not in get_args(Ties):
         raise InputError(f"ties is '{ties}'; it must be one of {', '.join(get_args(Ties))}")
+    if split not in ("own", "given"):
+        raise InputError(f"split is '{split}'; it must be own or given")
     if min(effect_weight, cost_weight) < 0 or effect_weight == cost_weight == 0:
         raise InputError(f"the weights are {effect_weight} and {cost_weight}: give numbers >= 0, not both 0")
     notes: list[str] = []
@@ -107,8 +112,12 @@ def build_routing(
     groups: dict[str, list[RoutedQuery]] = {}
     for key, query in zip(keys, usable, strict=True):
         groups.setdefault(key, []).append(query)
-    train, test = split_groups(groups, test_fraction=test_fraction, rng=random.Random(f"{seed}:split"))
-    train_queries = [query for group in train for query in groups[group]]
+    if split == "given":
+        train, test = _given_sides(groups, path, notes)
+    else:
+        sides = split_groups(groups, test_fraction=test_fraction, rng=random.Random(f"{seed}:split"))
+        train, test = ([(query, group) for group in side for query in groups[group]] for side in sides)
+    train_queries = [query for query, _ in train]
     if isinstance(descriptions, (str, Path)):
         descriptions = {llm: info.description for llm, info in read_llms(Path(descriptions)).items()}
     elif descriptions is not None:
@@ -151,8 +160,8 @@ def build_routing(
     )
     return Dataset(
         name=name,
-        train=tuple(example(query, group) for group in train for query in groups[group]),
-        test=tuple(example(query, group) for group in test for query in groups[group]),
+        train=tuple(example(query, group) for query, group in train),
+        test=tuple(example(query, group) for query, group in test),
         popularity=label_prior((query.effects, best(query)) for query in train_queries),
         notes=tuple(notes),
     )
@@ -170,6 +179,25 @@ def _read(path: Path, known: Mapping[str, LLMInfo], notes: list[str]) -> list[Ro
         f"queries with estimated costs: price x (4/3 tokens a word of the query + {REPLY_TOKENS} of the reply)",
     )
     return queries
+
+
+def _given_sides(
+    groups: Mapping[str, Sequence[RoutedQuery]], path: Path, notes: list[str]
+) -> tuple[list[tuple[RoutedQuery, str]], list[tuple[RoutedQuery, str]]]:
+    """Train and test queries with their groups, as the source has them."""
+    every = [(query, group) for group, members in groups.items() for query in members]
+    test = [(query, group) for query, group in every if query.split == "test"]
+    if not test:
+        there = ", ".join(sorted({query.split or "none" for query, _ in every}))
+        raise InputError(f"{path} has no split 'test' of its own (it has {there}): leave out split=given")
+    tested = {group for _, group in test}
+    train = [(query, group) for query, group in every if query.split == "train"]
+    kept = [(query, group) for query, group in train if group not in tested]
+    note(notes, len(train) - len(kept), "train queries dropped: they are (nearly) those of test queries")
+    note(
+        notes, len(every) - len(train) - len(test), "queries left out: the source has them neither in train nor in test"
+    )
+    return kept, test
 
 
 def _is_scores(path: Path) -> bool:
