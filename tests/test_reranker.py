@@ -77,6 +77,10 @@ def test_other_libraries_documents_come_back_as_they_were(tiny_llm: Transformers
 
 def test_an_id_that_is_also_an_index_is_no_clash() -> None:
     assert make_example("q", [{"id": "1", "text": "x"}, "y"]).ids == ("1", "document 1")
+    assert make_example("q", [{"id": np.int64(7), "text": np.str_("x")}, {"text": "y", "when": Path("z")}]).ids == (
+        "7",
+        "1",
+    )
     for odd in (["a"], 1.5, True):
         with pytest.raises(InputError, match="'id' must be a text, not"):
             make_example("q", [{"id": odd, "text": "x"}])
@@ -99,7 +103,7 @@ def test_documents_without_text_come_last_unasked(tiny_llm: TransformersLLM) -> 
 
 def test_a_stream_goes_on_after_what_is_no_example(tiny_llm: TransformersLLM) -> None:
     reranker = Reranker(tiny_llm, RankerConfig(kind="first_step", thinking=False))
-    good = {"query": "a", "candidates": ("x", "y")}
+    good = {"query": "a", "candidates": ("x", "y"), "seen on": Path("x"), "embedding": np.zeros(2)}
     given: list[Any] = [
         good,
         {"query": "a", "candidates": []},

@@ -36,6 +36,8 @@ Document = str | dict[str, Any] | Candidate | Any
 Documents = Iterable[Document] | Mapping[str, str]
 _TEXTS = ("text", "page_content", "content")
 """Where documents of other libraries have their text (LlamaIndex, LangChain, Haystack)."""
+_READ = ("id", "_id", "text", "name", "title")
+"""What is read of a document; the rest is the caller's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +312,7 @@ def _document(index: int, document: Document) -> dict[str, Any]:
     if isinstance(document, str):
         return {"text": str(document)}  # also of numpy's kind
     if isinstance(document, Mapping) and isinstance(document.get("text"), str):
-        return {key: value for key, value in document.items() if key not in ("metadata", "meta", "embedding")}
+        return {key: document[key] for key in _READ if key in document}
     text = next((text for key in _TEXTS if isinstance(text := getattr(document, key, None), str)), None)
     if text is None:
         raise InputError(f"document {index}: give a text, or an object with 'text' (and perhaps 'id' and 'name')")
@@ -318,11 +320,15 @@ def _document(index: int, document: Document) -> dict[str, Any]:
 
 
 def _plain(row: Any) -> Any:
-    """An example as JSON has it. Raises InputError for what JSON or UTF-8 cannot hold."""
+    """An example as JSON has it, NumPy's values too. Raises InputError for a text that UTF-8 cannot hold."""
     try:
-        return json.loads(json.dumps(row, ensure_ascii=False).encode())
+        return json.loads(json.dumps(row, ensure_ascii=False, default=_as_json).encode())
     except (UnicodeEncodeError, TypeError, ValueError) as error:
         raise InputError(f"a text cannot be read ({error}): give texts that UTF-8 can hold") from error
+
+
+def _as_json(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)  # of other objects nothing is read
 
 
 def _read(given: Any, position: int) -> RankingExample:
