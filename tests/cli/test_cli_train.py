@@ -85,6 +85,8 @@ def test_a_run_is_saved_compared_and_resumed(cli: Invoke, recipe: Path) -> None:
     assert steps(folder) == [1, 2, 3, 4]
     facts = json.loads((folder / "model/ranker.json").read_text(encoding="utf-8"))
     assert facts["ranker"]["thinking"] is False
+    took = [json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert facts["facts"]["seconds"] == round(sum(took), 1)  # the steps before the stop too
     assert facts["facts"]["steps"] == 4
 
     # The folder knows how its model is asked.

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ def _train(
             say(f"  {trainer.truncated:,} texts cut to fit the model's context, or ranker.document_tokens")
         metrics = trainer.run(resume=resume)
     seconds = time.perf_counter() - begin
-    facts = _facts(config, origin, metrics, steps=config.train.steps, seconds=seconds)
+    facts = _facts(config, origin, metrics, steps=config.train.steps, seconds=_seconds(folder, metrics))
     model = folder / "model"
     try:
         _save(config, model, policy, facts)
@@ -147,8 +147,8 @@ def save_model(place: Path, out: Path) -> Path:
     restore_tensors(policy.model, saved.tensors["policy"], str(path))
     steps = 0 if warm else saved.step
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["step"] <= steps]
-    seconds = sum(row["seconds"] for row in (*read_metrics(folder / f"{WARMUP}.jsonl"), *rows))
-    facts = _facts(config, origin, rows, steps=steps, rounds=saved.step if warm else None, seconds=seconds)
+    rounds = saved.step if warm else None
+    facts = _facts(config, origin, rows, steps=steps, rounds=rounds, seconds=_seconds(folder, rows))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
@@ -157,6 +157,14 @@ def save_model(place: Path, out: Path) -> Path:
     except (OSError, SafetensorError) as error:
         raise AssetError(f"{out}: the model cannot be saved ({error}): make room, or choose another folder") from error
     return path
+
+
+def _seconds(folder: Path, metrics: Sequence[dict[str, float]]) -> float:
+    """What the steps and the rounds of a warm-up took, those before a stop too."""
+    from r1ranker.rl.metrics import read_metrics
+    from r1ranker.rl.warmup import WARMUP
+
+    return sum(row["seconds"] for row in (*read_metrics(folder / f"{WARMUP}.jsonl"), *metrics))
 
 
 def _checkpoint(place: Path) -> Path:

@@ -34,46 +34,43 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float | None = 0.8) -
     if threshold is None:
         return keys
     by_words: dict[frozenset[str], str] = {}
-    leader: dict[str, str] = {}  # union-find: a text -> an alphabetically earlier one of its group, or itself
-
-    def find(key: str) -> str:
-        while leader[key] != key:
-            leader[key] = leader[leader[key]]
-            key = leader[key]
-        return key
-
-    def join(one: str, other: str) -> None:
-        first, second = sorted((find(one), find(other)))
-        leader[second] = first
-
+    groups = _Groups(keys)
     for key in dict.fromkeys(keys):
-        leader[key] = key
         # A text without any word is like nothing but itself.
         if words := words_of(key):
-            join(key, by_words.setdefault(words, key))
+            groups.join(key, by_words.setdefault(words, key))
     sets = list(by_words)
     for a, b in similar_pairs(sets, threshold):
-        join(by_words[sets[a]], by_words[sets[b]])
-    return [find(key) for key in keys]
+        groups.join(by_words[sets[a]], by_words[sets[b]])
+    return [groups.find(key) for key in keys]
 
 
 def connected(keys: Sequence[str], signs: Sequence[Iterable[Hashable]]) -> list[str]:
-    """Groups that are one where two of their members share a sign; each is called by its first key in `keys`."""
-    leader = {key: key for key in keys}
+    """Groups that are one where two of their members share a sign; each is called by its first key in the alphabet."""
+    groups = _Groups(keys)
+    owner: dict[Hashable, str] = {}
+    for key, own in zip(keys, signs, strict=True):
+        for sign in own:
+            groups.join(key, owner.setdefault(sign, key))
+    return [groups.find(key) for key in keys]
 
-    def find(key: str) -> str:
+
+class _Groups:
+    """Union-find over texts; a group is called by the first of its texts in the alphabet."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._leader = {key: key for key in keys}
+
+    def find(self, key: str) -> str:
+        leader = self._leader
         while leader[key] != key:
             leader[key] = leader[leader[key]]
             key = leader[key]
         return key
 
-    owner: dict[Hashable, str] = {}
-    order = {key: place for place, key in reversed(list(enumerate(keys)))}
-    for key, own in zip(keys, signs, strict=True):
-        for sign in own:
-            one, other = sorted((find(key), find(owner.setdefault(sign, key))), key=order.__getitem__)
-            leader[other] = one
-    return [find(key) for key in keys]
+    def join(self, one: str, other: str) -> None:
+        first, second = sorted((self.find(one), self.find(other)))
+        self._leader[second] = first
 
 
 def chosen(example: RankingExample) -> tuple[str, ...]:
