@@ -18,6 +18,8 @@ from training import check_same_recipe
 
 FACTS = ("command", "commit", "date", "machine", "versions")
 """What is told of one benchmark."""
+OF_ALL_ROWS = ("seeds", "dtype")
+"""Of the benchmark: what decides the rankings of all its rows. Files from before this was kept do not say it."""
 _ANEW = "leave --add out to measure everything anew, or write to another --results"
 Place = tuple[str, str, int | None]
 
@@ -81,7 +83,9 @@ class Kept:
     def check_asked(self, asked: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises ConfigError where a row is asked in another way than for the file's values."""
         for row, now in asked.items():
-            if (told := self.asked.get(row, now)) != now:
+            told = self.asked.get(row, now)
+            comparable = {key: value for key, value in now.items() if key in told or key not in OF_ALL_ROWS}
+            if told != comparable:
                 raise ConfigError(f"{self.file}: the row '{row}' was another one ({told}, now {now}): {_ANEW}")
 
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from kept import NOTHING, Kept, known_baselines, only_unknown
+from kept import NOTHING, OF_ALL_ROWS, Kept, known_baselines, only_unknown
 from paths import without_absolute_paths
 from plan import BANK, RUN, Plan
 from r1ranker.benchmark.config import BenchConfig, RowConfig
@@ -124,7 +124,7 @@ def resolve_rows(
         if lacking:
             hand.missing.append(f"{name}: of {told_seeds(lacking)}")
     ran = {hand.rows.get(row.name or "", (row.name, None))[0] for row in rows}
-    of_all = hand.bench.model_dump(mode="json", include={"seeds", "dtype"}, exclude_defaults=True)
+    of_all = hand.bench.model_dump(mode="json", include=set(OF_ALL_ROWS))
     hand.asked = {row.name or "": of_all | _asked(row) for row in plan.bench.rows if row.name in ran}
     kept.check_asked(hand.asked)
     shown = {row.name or "": _place(plan, hand, row.name or "") for row in rows}

@@ -154,6 +154,17 @@ def test_seeds_are_not_averaged_over_different_lists(work: list[str], capsys: py
 
 
 @pytest.mark.usefixtures("finished")
+def test_a_file_from_before_it_said_the_benchmarks_seeds_is_added_to(work: list[str]) -> None:
+    old = results()
+    for told in old["asked"].values():
+        del told["seeds"], told["dtype"]
+    RESULTS.write_text(json.dumps(old), encoding="utf-8")
+    change(Path("plan.toml"), "[bench]\n", "[bench]\nseeds = [0, 1]\n")
+    assert run.main(["plan.toml", *ELSEWHERE]) == 0
+    assert work == []
+
+
+@pytest.mark.usefixtures("finished")
 def test_a_file_from_before_recipes_were_kept_whole_is_added_to(work: list[str]) -> None:
     old = results()
     for told in old["trainings"]:
