@@ -37,6 +37,10 @@ OTHERS = {
     "group_size": 3,
     "epochs": 2,
     "clip_epsilon": 0.1,
+    "clip_epsilon_high": 0.3,
+    "loss_aggregation": "reply_mean",
+    "ratio": "reply",
+    "drop_cut_off": True,
     "log_completions": 5,
     "scale_rewards": True,
     "entropy_coef": 0.01,
@@ -54,9 +58,9 @@ MINIMAL: dict[str, dict[str, Any]] = {
 }
 UNREAD = [
     ("all_actions", "group_size clip_epsilon epochs log_completions critic critic_learning_rate value_clip"),
-    ("all_actions", "gamma gae_lambda"),
+    ("all_actions", "gamma gae_lambda clip_epsilon_high loss_aggregation ratio drop_cut_off"),
     ("grpo", "entropy_coef critic critic_learning_rate value_clip gamma gae_lambda"),
-    ("ppo", "entropy_coef scale_rewards"),
+    ("ppo", "entropy_coef scale_rewards ratio"),
 ]
 
 

@@ -81,6 +81,8 @@ ALGORITHMS = [
     ("all_actions", {"credit": "trajectory"}),
     ("grpo", {}),
     ("grpo", {"epochs": 2}),
+    ("grpo", {"epochs": 2, "loss_aggregation": "reply_mean", "ratio": "reply", "clip_epsilon": 0.001}),
+    ("grpo", {"loss_aggregation": "reply_sum", "scale_rewards": False}),
     ("ppo", {"critic": "head", "group_size": 2}),
     ("ppo", {"critic": "separate", "gae_lambda": 0.9}),
 ]
@@ -589,6 +591,64 @@ def test_grpo_does_not_divide_where_it_is_told_so(
     # Rewards 1, 0.5 and -2.25 (see above), mean -0.25.
     assert found[False] == pytest.approx([1.25, 0.75, -2.0])
     assert found[None] == found[True] == pytest.approx([a / 1.428869 for a in found[False]], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("train", "shares"),
+    [
+        # What a token of a reply of 2 tokens and of one of 5 weighs, and those of the second if it was cut off.
+        ({}, (1 / 7, 1 / 7)),
+        ({"loss_aggregation": "reply_mean"}, (1 / 2 / 2, 1 / 5 / 2)),
+        ({"loss_aggregation": "reply_sum"}, (1 / 8 / 2, 1 / 8 / 2)),
+        ({"drop_cut_off": True}, (1 / 2, 0.0)),
+        ({"drop_cut_off": True, "loss_aggregation": "reply_mean"}, (1 / 2, 0.0)),
+        ({"drop_cut_off": True, "loss_aggregation": "reply_sum"}, (1 / 8, 0.0)),
+    ],
+)
+def test_what_a_token_of_a_reply_weighs(
+    make_policy: MakePolicy,
+    recipe: Recipe,
+    make_example: Callable[..., RankingExample],
+    script: Any,
+    gradients: Gradients,
+    same_gradients: Callable[..., None],
+    train: dict[str, Any],
+    shares: tuple[float, float],
+) -> None:
+    policy = make_policy()
+    learner = learner_of(policy, recipe("grpo", group_size=2, ranker={"max_tokens": 8}, **train))
+    assert isinstance(learner, Sampled)
+    script(policy, ["H", "x"])
+    parts = learner.updates([State(make_example(3), ("c1", "c2", "c3"))], Averages(), 0)
+    (group,) = learner._groups
+    tokens = group.pack.branches[0][0]
+    group.pack = Pack(group.pack.trunk, [[tokens] * 2, [tokens] * 5])
+    group.replies[1] = replace(group.replies[1], completion=replace(group.replies[1].completion, finish="length"))
+    group.advantages = torch.tensor([1.0] * 2 + [-2.0] * 5)
+    averages = Averages()
+    learner.backward([group.state], parts[0], averages)
+    got = gradients(policy)
+    # The first update of a step: the gradient of an advantage times the log-prob.
+    assert averages.result()["loss"] == pytest.approx(-1.0 * 2 * shares[0] + 2.0 * 5 * shares[1])
+    for parameter in policy.parameters:
+        parameter.grad = None
+    _, _, logprobs = policy.packed([group.pack])
+    (-logprobs[:2].sum() * shares[0] + 2 * logprobs[2:].sum() * shares[1]).backward()
+    same_gradients(got, gradients(policy), rel=1e-4)
+
+
+def test_nothing_is_learned_where_all_replies_were_cut_off(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State], gradients: Gradients
+) -> None:
+    policy = make_policy()
+    learner = learner_of(policy, recipe("grpo", thinking=True, drop_cut_off=True, ranker={"max_tokens": 1}))
+    assert isinstance(learner, Sampled)
+    averages = Averages()
+    parts = learner.updates(states, averages, 0)
+    assert averages.result()["cut_off"] == 1
+    learner.backward(states, parts[0], averages)
+    assert "loss" not in averages.result()
+    assert all(not bool(gradient.any()) for gradient in gradients(policy).values())
 
 
 def test_groups_whose_rewards_are_all_alike_are_counted(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, tensor
 
+from r1ranker.config.train import Aggregation
 from r1ranker.rl.losses import (
     all_actions_loss,
     categorical_kl,
@@ -14,6 +15,7 @@ from r1ranker.rl.losses import (
     entropy,
     ppo_loss,
     reference_kl,
+    token_weights,
     value_loss,
 )
 
@@ -151,6 +153,58 @@ def test_ppo_says_how_far_the_policy_has_moved() -> None:
     result = ppo_loss(logs(2, 0.5, 1.1, 1), logs(1, 1, 1, 1), torch.ones(4, dtype=torch.float64), 0.2)
     assert float(result.clipfrac) == 0.5
     assert float(result.approx_kl) == pytest.approx(0.1261725, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "gradient"),
+    [
+        (1.25, 2.0, -2.5, -2.5),  # above 1.2, below 1.3: not clipped any more
+        (1.5, 2.0, -2.6, 0.0),  # min(3.0, 2 * 1.3)
+        (0.75, -2.0, 1.6, 0.0),  # downwards as before: min(-1.5, -2 * 0.8)
+        (1.5, -2.0, 3.0, 3.0),
+    ],
+)
+def test_ppo_may_clip_higher_above_than_below(ratio: float, advantage: float, loss: float, gradient: float) -> None:
+    old = tensor([-1.25], dtype=torch.float64)
+    logprobs = (old + math.log(ratio)).requires_grad_()
+    result = ppo_loss(logprobs, old, tensor([advantage], dtype=torch.float64), 0.2, 0.3)
+    assert result.per_token.detach().tolist() == pytest.approx([loss])
+    result.per_token.sum().backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == pytest.approx([gradient], abs=1e-12)
+    assert float(result.clipfrac) == float(ratio not in (1.25,))
+
+
+def test_a_reply_may_have_one_ratio() -> None:
+    # Ratios 2 and 1/2 of one reply: their geometric mean is 1. Of the other, 1.2, 1.2 and 0.9: 1.09027.
+    logprobs, old = logs(2, 0.5, 1.2, 1.2, 0.9).requires_grad_(), logs(1, 1, 1, 1, 1)
+    advantages = tensor([3.0, 3.0, -2.0, -2.0, -2.0], dtype=torch.float64)
+    result = ppo_loss(logprobs, old, advantages, 0.05, lengths=[2, 3])
+    mean = (1.2 * 1.2 * 0.9) ** (1 / 3)
+    assert mean == pytest.approx(1.09027, abs=1e-5)
+    assert result.per_token.detach().tolist() == pytest.approx([-3, -3, 2 * mean, 2 * mean, 2 * mean])
+    assert float(result.clipfrac) == pytest.approx(3 / 5)
+    # Each token moves its reply's ratio by its share: d(-A s)/d(log-prob) = -A s / length, of each of the tokens.
+    result.per_token.sum().backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == pytest.approx([-3, -3, 2 * mean, 2 * mean, 2 * mean])
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "kept", "weights", "denominator"),
+    [
+        ("token_mean", [True, True, True], [1, 1, 1, 1, 1, 1], 6),
+        ("token_mean", [True, False, True], [1, 0, 0, 1, 1, 1], 4),
+        ("reply_mean", [True, True, True], [1, 1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3], 3),
+        ("reply_mean", [False, True, True], [0, 1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3], 2),
+        ("reply_sum", [True, True, True], [1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4, 1 / 4], 3),
+        ("reply_sum", [False, False, False], [0, 0, 0, 0, 0, 0], 0),
+    ],
+)
+def test_how_a_loss_is_aggregated(
+    aggregation: Aggregation, kept: list[bool], weights: list[float], denominator: float
+) -> None:
+    assert token_weights([1, 2, 3], kept, aggregation, 4) == (pytest.approx(weights), denominator)
 
 
 def test_reference_kl_by_hand() -> None:

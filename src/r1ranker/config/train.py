@@ -11,12 +11,17 @@ from r1ranker.sections import Section
 
 Algorithm = Literal["all_actions", "grpo", "ppo"]
 Credit = Literal["turn", "trajectory", "gigpo"]
+Aggregation = Literal["token_mean", "reply_mean", "reply_sum"]
 SAMPLED: tuple[Algorithm, ...] = ("grpo", "ppo")
 """The algorithms that learn from sampled replies."""
 OF_ALGORITHMS: dict[str, tuple[tuple[Algorithm, ...], str]] = {
     "group_size": (SAMPLED, "how many replies are sampled of each state"),
     "epochs": (SAMPLED, "the passes over a step's sampled replies"),
     "clip_epsilon": (SAMPLED, "how far an update may go from the policy that sampled"),
+    "clip_epsilon_high": (SAMPLED, "how far a token's probability may rise in an update"),
+    "loss_aggregation": (SAMPLED, "which mean over tokens the loss is"),
+    "ratio": (("grpo",), "whose ratio to the policy that sampled is clipped"),
+    "drop_cut_off": (SAMPLED, "whether replies that ranker.max_tokens ended are left out of the loss"),
     "log_completions": (SAMPLED, "how many sampled replies of a step are kept"),
     "scale_rewards": (("all_actions", "grpo"), "whether the rewards of a state are divided by their deviation"),
     "entropy_coef": (("all_actions",), "the bonus on the entropy over a state's choices"),
@@ -81,6 +86,17 @@ class TrainConfig(Section):
     """Over so many last steps the learning rate falls, linearly, to nothing after the last one."""
     grad_clip: float = Field(1.0, gt=0)
     clip_epsilon: float = Field(0.2, gt=0)
+    clip_epsilon_high: float | None = Field(None, gt=0)
+    """How far a ratio may rise above 1, where clip_epsilon says how far it may fall ("clip-higher", DAPO, arXiv
+    2503.14476); None: as far."""
+    loss_aggregation: Aggregation = "token_mean"
+    """token_mean: a mean over an update's tokens (DAPO). reply_mean: of the means of its replies (GRPO's paper).
+    reply_sum: of their sums, divided by ranker.max_tokens (Dr. GRPO, arXiv 2503.20783)."""
+    ratio: Literal["token", "reply"] = "token"
+    """reply: a reply has one ratio, the geometric mean of its tokens' (GSPO, arXiv 2507.18071); its clip_epsilon is
+    far smaller."""
+    drop_cut_off: bool = False
+    """Learn nothing from replies that ranker.max_tokens ended; others are compared with them all the same."""
     value_clip: float = Field(0.5, gt=0)
     kl_coef: float = Field(0.001, ge=0)
     scale_rewards: bool | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from r1ranker.config.train import Aggregation
 
 
 def all_actions_loss(logits: Tensor, rewards: Tensor) -> Tensor:
@@ -55,20 +58,57 @@ class PPOLoss:
     clipfrac: Tensor
 
 
-def ppo_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip_epsilon: float) -> PPOLoss:
+def ppo_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    clip_epsilon: float,
+    clip_epsilon_high: float | None = None,
+    lengths: Sequence[int] | None = None,
+) -> PPOLoss:
     """The clipped surrogate (Schulman et al., 2017, arXiv 1707.06347, eq. 7), negated. All (N,).
 
     GRPO uses the same with its own advantages. approx_kl is the k3 estimate of KL(old || new)
     (Schulman, 2020, "Approximating KL divergence").
+
+    clip_epsilon_high: how far a ratio may rise; None: as far as it may fall (Yu et al., 2025, arXiv 2503.14476, section
+    3.1). lengths: tokens of each reply, of which N is the sum: all tokens of a reply then have its one ratio, the
+    geometric mean of theirs (Zheng et al., 2025, arXiv 2507.18071, section 4.1).
     """
     log_ratio = logprobs - old_logprobs
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon)
+    own = log_ratio if lengths is None else _reply_means(log_ratio, lengths)
+    ratio = own.exp()
+    high = clip_epsilon if clip_epsilon_high is None else clip_epsilon_high
+    clipped = ratio.clamp(1 - clip_epsilon, 1 + high)
     per_token = torch.maximum(-advantages * ratio, -advantages * clipped)
     with torch.no_grad():
-        approx_kl = (ratio - 1 - log_ratio).mean()
-        clipfrac = ((ratio - 1).abs() > clip_epsilon).float().mean()
+        approx_kl = (log_ratio.exp() - 1 - log_ratio).mean()
+        clipfrac = ((ratio < 1 - clip_epsilon) | (ratio > 1 + high)).float().mean()
     return PPOLoss(per_token, approx_kl, clipfrac)
+
+
+def _reply_means(values: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The mean of each reply's values, for each of its tokens. values: (N,), reply by reply."""
+    means = torch.stack([part.mean() for part in torch.split(values, list(lengths))])
+    return torch.repeat_interleave(means, torch.tensor(lengths, device=values.device))
+
+
+def token_weights(
+    lengths: Sequence[int], kept: Sequence[bool], aggregation: Aggregation, max_tokens: int
+) -> tuple[list[float], float]:
+    """How a loss is aggregated: weights w, (N,), and a share d of the denominator, so that it is sum(w * loss) / d.
+
+    lengths: tokens of each reply. kept: which replies count. Of several packs weights are strung together and shares
+    added up. token_mean: a mean over tokens (DAPO, arXiv 2503.14476, section 3.3). reply_mean: a mean of replies' means
+    (GRPO, arXiv 2402.03300, eq. 3). reply_sum: a mean of replies' sums over `max_tokens`, a constant, by which a long
+    reply's tokens weigh no less (Dr. GRPO, arXiv 2503.20783).
+    """
+    of_token = {"token_mean": lambda _: 1.0, "reply_mean": lambda n: 1 / n, "reply_sum": lambda _: 1 / max_tokens}
+    weights = []
+    for length, counts in zip(lengths, kept, strict=True):
+        weights += [of_token[aggregation](length) if counts else 0.0] * length
+    counted = [length for length, counts in zip(lengths, kept, strict=True) if counts]
+    return weights, float(sum(counted) if aggregation == "token_mean" else len(counted))
 
 
 def reference_kl(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:

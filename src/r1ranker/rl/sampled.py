@@ -17,7 +17,7 @@ from r1ranker.llm.packing import Pack
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rewards import Reward, exclusion_reward, ranking_reward
 from r1ranker.rl.advantages import all_alike, explained_variance, gae, grpo_advantages, reward_at_end, whiten
-from r1ranker.rl.losses import ppo_loss, reference_kl, value_loss
+from r1ranker.rl.losses import ppo_loss, reference_kl, token_weights, value_loss
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Critic, Policy, even_parts, pack_size, split_by_tokens
 from r1ranker.rl.states import State, request_of
@@ -170,13 +170,17 @@ class Rollouts:
         return out
 
     def backward(self, states: Sequence[State], part: Sequence[int], averages: Averages) -> None:  # noqa: ARG002
-        """Accumulate the gradients of one minibatch: means over its tokens, in micro-batches."""
-        total = sum(sum(self._groups[k].lengths) for k in part)
+        """Accumulate the gradients of one minibatch, in micro-batches."""
+        total = sum(self._denominator(self._groups[k]) for k in part)
         for micro in self._micro_batches(part):
             self._micro([self._groups[k] for k in micro], total, averages)
 
-    def _micro(self, groups: Sequence[Group], total: int, averages: Averages) -> None:
-        """Accumulate the gradients of some groups of a minibatch, which has `total` tokens."""
+    def _denominator(self, group: Group) -> float:
+        """A group's part of what the minibatch's loss is divided by: its tokens, for a mean over tokens."""
+        return sum(group.lengths)
+
+    def _micro(self, groups: Sequence[Group], total: float, averages: Averages) -> None:
+        """Accumulate the gradients of some groups of a minibatch, whose loss is divided by `total`."""
         raise NotImplementedError
 
     def _micro_batches(self, part: Sequence[int] | range) -> list[list[int]]:
@@ -286,8 +290,19 @@ class Sampled(Rollouts):
         values, returns = (torch.cat([getattr(g, name) for g in self._groups]) for name in ("old_values", "returns"))
         averages.add("explained_variance", explained_variance(values, returns))
 
-    def _micro(self, groups: Sequence[Group], total: int, averages: Averages) -> None:
+    def _weights(self, group: Group) -> tuple[list[float], float]:
         train = self.config.train
+        kept = [not (train.drop_cut_off and reply.completion.finish == "length") for reply in group.replies]
+        return token_weights(group.lengths, kept, train.loss_aggregation, self.config.ranker.max_tokens)
+
+    def _denominator(self, group: Group) -> float:
+        return self._weights(group)[1]
+
+    def _micro(self, groups: Sequence[Group], total: float, averages: Averages) -> None:
+        train = self.config.train
+        weighed = [self._weights(group) for group in groups]
+        weights = torch.tensor([w for own, _ in weighed for w in own], device=self.policy.device)
+        counted = sum(own for _, own in weighed)
         advantages = torch.cat([g.advantages for g in groups])
         with self.policy.compute():
             batch, hidden, logprobs = self.policy.packed([g.pack for g in groups], train.temperature)
@@ -295,19 +310,21 @@ class Sampled(Rollouts):
             values = self.critic(batch, hidden) if self.critic is not None else None
         before = torch.cat([g.old_logprobs for g in groups])
         old = before if len(before) else logprobs.detach()
-        surrogate = ppo_loss(logprobs, old, advantages, train.clip_epsilon)
-        loss = surrogate.per_token.sum()
+        lengths = [n for group in groups for n in group.lengths] if train.ratio == "reply" else None
+        surrogate = ppo_loss(logprobs, old, advantages, train.clip_epsilon, train.clip_epsilon_high, lengths)
+        loss = (weights * surrogate.per_token).sum()
         averages.add("approx_kl", float(surrogate.approx_kl), weight=len(old))
         averages.add("clipfrac", float(surrogate.clipfrac), weight=len(old))
         if ref is not None:
             kl = reference_kl(logprobs, ref)
-            loss = loss + train.kl_coef * kl.sum()
+            loss = loss + train.kl_coef * (weights * kl).sum()
             averages.add("kl", float(kl.detach().mean()), weight=len(old))
         if values is not None:
             old_values, returns = (torch.cat([getattr(g, name) for g in groups]) for name in ("old_values", "returns"))
             error = value_loss(values, old_values, returns, train.value_clip)
-            loss = loss + error.sum()
+            loss = loss + (weights * error).sum()
             averages.add("value_loss", float(error.detach().mean()), weight=len(old))
         averages.count("tokens", batch.computed_tokens)
-        averages.add("loss", float(loss.detach()) / len(old), weight=len(old))
-        (loss / total).backward()  # type: ignore[no-untyped-call]
+        if counted:
+            averages.add("loss", float(loss.detach()) / counted, weight=counted)
+        (loss / (total or 1.0)).backward()  # type: ignore[no-untyped-call]

@@ -138,7 +138,7 @@ class BestOfN(Rollouts):
             f"name a candidate{poor}; {remedy}, or train without [warmup]"
         )
 
-    def _micro(self, groups: Sequence[Group], total: int, averages: Averages) -> None:
+    def _micro(self, groups: Sequence[Group], total: float, averages: Averages) -> None:
         with self.policy.compute():
             batch, _, logprobs = self.policy.packed([group.pack for group in groups])
         averages.add("loss", -float(logprobs.detach().mean()), weight=len(logprobs))
