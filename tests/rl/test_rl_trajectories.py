@@ -11,7 +11,7 @@ from r1ranker.rankers import IRanker
 from r1ranker.rewards import Reward
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
-from r1ranker.rl.sampled import Group
+from r1ranker.rl.replies import Group
 from r1ranker.rl.states import State
 from r1ranker.rl.trajectories import Trajectories
 from r1ranker.types import RankingExample

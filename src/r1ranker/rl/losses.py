@@ -103,10 +103,10 @@ def token_weights(
     (GRPO, arXiv 2402.03300, eq. 3). reply_sum: a mean of replies' sums over `max_tokens`, a constant, by which a long
     reply's tokens weigh no less (Dr. GRPO, arXiv 2503.20783).
     """
-    of_token = {"token_mean": lambda _: 1.0, "reply_mean": lambda n: 1 / n, "reply_sum": lambda _: 1 / max_tokens}
-    weights = []
+    weights: list[float] = []
     for length, counts in zip(lengths, kept, strict=True):
-        weights += [of_token[aggregation](length) if counts else 0.0] * length
+        own = {"token_mean": 1.0, "reply_mean": 1 / length, "reply_sum": 1 / max_tokens}[aggregation]
+        weights += [own if counts else 0.0] * length
     counted = [length for length, counts in zip(lengths, kept, strict=True) if counts]
     return weights, float(sum(counted) if aggregation == "token_mean" else len(counted))
 

@@ -20,7 +20,8 @@ from r1ranker.rl.all_actions import AllActions
 from r1ranker.rl.eliminations import ReachedStates
 from r1ranker.rl.loop import Loop, OnStep, load_same_run
 from r1ranker.rl.policy import Policy
-from r1ranker.rl.sampled import RewardFunction, Sampled
+from r1ranker.rl.replies import RewardFunction
+from r1ranker.rl.sampled import Sampled
 from r1ranker.rl.states import Draw, States, StateStream
 from r1ranker.rl.trajectories import Trajectories
 from r1ranker.rl.warmup import WARMUP, check_forced_labels, warmup_learner, warmup_settings

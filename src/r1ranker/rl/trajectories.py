@@ -15,7 +15,8 @@ from r1ranker.rl.advantages import gae, gigpo_advantages, trajectory_advantages
 from r1ranker.rl.eliminations import Exclusion, eliminate, elimination_sampling, kept_turns
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
-from r1ranker.rl.sampled import Group, Reply, RewardFunction, Sampled, watch_spread
+from r1ranker.rl.replies import Group, Reply, RewardFunction, watch_spread
+from r1ranker.rl.sampled import Sampled
 from r1ranker.rl.states import State
 from r1ranker.types import Prompt
 

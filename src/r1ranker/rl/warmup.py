@@ -18,7 +18,7 @@ from r1ranker.llm.transformers import TransformersLLM
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
-from r1ranker.rl.sampled import Group, RewardFunction, Rollouts, told_of
+from r1ranker.rl.replies import Group, RewardFunction, Rollouts, told_of
 from r1ranker.rl.states import State, has_signal
 from r1ranker.types import RankingExample
 
