@@ -207,6 +207,11 @@ def test_how_a_loss_is_aggregated(
     assert token_weights([1, 2, 3], kept, aggregation, 4) == (pytest.approx(weights), denominator)
 
 
+def test_a_reply_without_tokens_weighs_nothing() -> None:
+    assert token_weights([0, 2], [True, True], "reply_mean", 4) == ([0.5, 0.5], 2)
+    assert token_weights([0, 2], [True, True], "token_mean", 4) == ([1, 1], 2)
+
+
 def test_reference_kl_by_hand() -> None:
     # k3 with d = ref - policy: e^d - 1 - d. d = ln 2: 1 - 0.693147; d = -ln 2: -0.5 + 0.693147; d = 0: 0.
     got = reference_kl(logs(1, 2, 3), logs(2, 1, 3))

@@ -105,7 +105,7 @@ def token_weights(
     """
     weights: list[float] = []
     for length, counts in zip(lengths, kept, strict=True):
-        own = {"token_mean": 1.0, "reply_mean": 1 / length, "reply_sum": 1 / max_tokens}[aggregation]
+        own = {"token_mean": 1.0, "reply_mean": 1 / max(length, 1), "reply_sum": 1 / max_tokens}[aggregation]
         weights += [own if counts else 0.0] * length
     counted = [length for length, counts in zip(lengths, kept, strict=True) if counts]
     return weights, float(sum(counted) if aggregation == "token_mean" else len(counted))
