@@ -637,6 +637,33 @@ def test_what_a_token_of_a_reply_weighs(
     same_gradients(got, gradients(policy), rel=1e-4)
 
 
+def test_bounds_and_ratios_are_those_of_the_recipe(
+    make_policy: MakePolicy, recipe: Recipe, states: list[State], monkeypatch: pytest.MonkeyPatch, letters_reward: Any
+) -> None:
+    monkeypatch.setattr(Sampled, "_reward", letters_reward)
+    told: dict[str, dict[str, float]] = {}
+    for name, train in {
+        "both": {},
+        "below": {"clip_epsilon_high": 1e6},
+        "above": {"clip_epsilon": 1e6, "clip_epsilon_high": 1e-6},
+        "replies": {"ratio": "reply"},
+    }.items():
+        policy = make_policy()
+        config = recipe("grpo", thinking=True, epochs=2, **{"clip_epsilon": 1e-6, **train})
+        learner = learner_of(policy, config)
+        parts = learner.updates(states, Averages(), 0)
+        move(policy, 0.01)
+        averages = Averages()
+        learner.backward(states, parts[0], averages)
+        told[name] = averages.result()
+    assert 0 < told["below"]["clipfrac"] < told["both"]["clipfrac"] <= 1
+    assert 0 < told["above"]["clipfrac"] < told["both"]["clipfrac"]
+    # Every token moved below or above: the two shares are the whole.
+    assert told["below"]["clipfrac"] + told["above"]["clipfrac"] == pytest.approx(told["both"]["clipfrac"])
+    assert told["replies"]["loss"] != pytest.approx(told["both"]["loss"], rel=1e-6)
+    assert told["replies"]["approx_kl"] == pytest.approx(told["both"]["approx_kl"])  # of tokens in either case
+
+
 def test_nothing_is_learned_where_all_replies_were_cut_off(
     make_policy: MakePolicy, recipe: Recipe, states: list[State], gradients: Gradients
 ) -> None:
