@@ -111,19 +111,26 @@ def section(figures: Figures, place: str, pictures: Sequence[str]) -> str:
 
 
 def repeat(figures: Figures, place: str) -> str:
-    """The commands, and where and when they ran."""
+    """The commands, and where and when they ran; benchmarks at one commit on one machine are told together."""
     results = figures.results
     benchmarks = [*results.get("earlier", ()), results]
     last = len(benchmarks) - 1
-    commands = dict.fromkeys(told["command"] for told in (*results["trainings"], *benchmarks))
-    lines = "\n".join(f"    {command}" for command in commands)
-    texts = [f"To repeat it, each with `--results` and a folder of its own:\n\n{lines}"]
+    texts = ["To repeat it, each with `--results` and a folder of its own:"]
+    if results["trainings"]:
+        texts += ["Trainings:", _commands(results["trainings"])]
+    alike: dict[str, list[int]] = {}
     for k, told in enumerate(benchmarks):
         machine, versions = (", ".join(f"{key} {value}" for key, value in told[what].items()) for what in _WHERE)
-        cells = [cell for cell in results["cells"] if cell.get("earlier", last) == k]
-        which = "" if last == 0 else f" of {_told_cells(cells, figures)}"
-        texts.append(f"Benchmark{which} at commit {told['commit']}, {told['date']}; {machine}; {versions}.")
-    return "\n\n".join(texts) + f" [Values of every query]({place}/{results['name']}.json)."
+        alike.setdefault(f"{told['commit']}, {told['date']}; {machine}; {versions}", []).append(k)
+    for where, numbers in alike.items():
+        cells = [cell for cell in results["cells"] if cell.get("earlier", last) in numbers]
+        which = "" if len(alike) == 1 else f" of {_told_cells(cells, figures)}"
+        texts += [f"Benchmark{which} at commit {where}:", _commands([benchmarks[k] for k in numbers])]
+    return "\n\n".join([*texts, f"[Values of every query]({place}/{results['name']}.json)."])
+
+
+def _commands(told: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(dict.fromkeys(f"    {one['command']}" for one in told))
 
 
 def _told_cells(cells: Sequence[Mapping[str, Any]], figures: Figures) -> str:

@@ -25,7 +25,7 @@ from r1ranker.fingerprints import model_fingerprint
 from r1ranker.llm.servers import without_credentials
 from r1ranker.reranker import locate
 from r1ranker.types import RankingExample, Scenario
-from training import bank_file, model_of
+from training import Models, bank_file, model_of
 
 DIGITS = 10
 """Of the values that are kept: sums of reciprocal ranks that tie exactly, such as 1/2 + 1/6 and 1 - 1/3, must do so
@@ -89,7 +89,7 @@ def _only(name: str) -> dict[str, Any]:
 
 
 def resolve_rows(
-    plan: Plan, hand: AtHand, out: Path, kept: Kept = NOTHING, chosen: Collection[str] | None = None
+    plan: Plan, hand: AtHand, models: Models, kept: Kept = NOTHING, chosen: Collection[str] | None = None
 ) -> None:
     """Put the rows that can be run in place of the plan's: one for each seed where a training is part of it.
 
@@ -114,12 +114,12 @@ def resolve_rows(
             continue
         lacking = []
         for seed in needed[0].seeds:
-            if not left_out and all(model_of(out, training.name, seed) for training in needed):
-                rows.append(_with_seed(row, seed, out))
+            if not left_out and all(models.of(training.name, seed) for training in needed):
+                rows.append(_with_seed(row, seed, models))
                 hand.rows[rows[-1].name or ""] = (name, seed)
             elif (its := _of_row(row, hand)) and all(kept.queries(plan.shown_as(name), d, seed) for d in its):
                 continue
-            elif all(trained(training.name, seed, out, kept) for training in needed):
+            elif all(trained(training.name, seed, models.out, kept) for training in needed):
                 lacking.append(seed)  # its model is not at hand
         if lacking:
             hand.missing.append(f"{name}: of {told_seeds(lacking)}")
@@ -169,13 +169,13 @@ def told_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
 
 
-def _with_seed(row: RowConfig, seed: int, out: Path) -> RowConfig:
+def _with_seed(row: RowConfig, seed: int, models: Models) -> RowConfig:
     changed: dict[str, Any] = {"name": f"{row.name} (seed {seed})"}
     if row.model and row.model.startswith(RUN):
-        changed["model"] = str(model_of(out, row.model.removeprefix(RUN), seed))
+        changed["model"] = str(models.of(row.model.removeprefix(RUN), seed))
     thoughts = str(row.ranker.get("thoughts", ""))
     if thoughts.startswith(BANK):
-        changed["ranker"] = {**row.ranker, "thoughts": str(bank_file(out, thoughts.removeprefix(BANK), seed))}
+        changed["ranker"] = {**row.ranker, "thoughts": str(bank_file(models.out, thoughts.removeprefix(BANK), seed))}
     return row.model_copy(update=changed)
 
 

@@ -32,6 +32,7 @@ from r1ranker.errors import AssetError, ConfigError, InputError, R1RankerError
 from r1ranker.files import file_lock, write_atomic
 from results import AtHand, as_text, data_at_hand, resolve_rows, results_of, run, told_seeds, trained
 from training import (
+    Models,
     about,
     check_held_out,
     check_settings,
@@ -103,6 +104,7 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
     kept.check_trainings({(t.name, config.seed): settings_of(t, config) for t, config in configs})
     for training, config in configs:
         check_settings(config, folder_of(args.out, training.name, config.seed))
+    models = Models(args.out, path.parent / "adapters", kept.trainings)
     with loading():
         hand = data_at_hand(plan, sources, args.limit, args.data, kept)
     wanted = [
@@ -112,12 +114,12 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         and (not args.seeds or config.seed in args.seeds)
         and (training.name, config.seed) not in kept.trainings
     ]
-    _check_held_out(configs, wanted, hand, args.out)
+    _check_held_out(configs, wanted, hand, models)
     for training, config in wanted:
         train(config, folder_of(args.out, training.name, config.seed), facts)
     for bank in plan.banks:
         for training, config in configs:
-            if training.name == bank.training and (model := model_of(args.out, training.name, config.seed)):
+            if training.name == bank.training and (model := models.of(training.name, config.seed)):
                 record_bank(plan, bank, model, config.seed, args.out, sources)
     trainings = []
     unfinished: dict[str, dict[str, list[int]]] = {}
@@ -130,7 +132,7 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
             of_text.setdefault(training.name, []).append(config.seed)
     for text, seeds in unfinished.items():
         hand.missing.append(f"{text}: {', '.join(f'{name} ({told_seeds(which)})' for name, which in seeds.items())}")
-    resolve_rows(plan, hand, args.out, kept, args.row)
+    resolve_rows(plan, hand, models, kept, args.row)
     _benchmark(plan, hand, args, trainings, facts)
 
 
@@ -139,11 +141,11 @@ def _check_whole(args: argparse.Namespace, file: Path, facts: Mapping[str, Any])
         check_whole(file, facts["command"])
 
 
-def _check_held_out(configs: Sequence[Planned], wanted: Sequence[Planned], hand: AtHand, out: Path) -> None:
+def _check_held_out(configs: Sequence[Planned], wanted: Sequence[Planned], hand: AtHand, models: Models) -> None:
     """Whether a training of this run, made or to be made, learns from test lists. Seeds have the same data."""
     checked: set[str] = set()
     for training, config in configs:
-        finished = model_of(out, training.name, config.seed) is not None
+        finished = models.of(training.name, config.seed) is not None
         if (data := config.data.model_dump_json()) in checked or not (finished or (training, config) in wanted):
             continue
         checked.add(data)

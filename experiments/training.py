@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import ceil, isfinite
 from pathlib import Path
@@ -51,6 +52,26 @@ def model_of(out: Path, training: str, seed: int) -> Path | None:
     """The trained model's folder, if the training is finished."""
     folder = folder_of(out, training, seed)
     return folder / "model" if (folder / DONE).exists() else None
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where the models of a plan's trainings are.
+
+    out: the folder of trainings. adapters: of packed adapters, NAME-seed-SEED, that are kept beside the plan. told:
+    (name, seed) of the trainings that the JSON file tells of; an adapter stands for one of these alone, since it does
+    not say how it came about.
+    """
+
+    out: Path
+    adapters: Path
+    told: Collection[tuple[str, int]] = ()
+
+    def of(self, training: str, seed: int) -> Path | None:
+        """The folder of the trained model, or of its adapter; None without either."""
+        adapter = self.adapters / f"{training}-seed-{seed}"
+        kept = adapter if (training, seed) in self.told and adapter.is_dir() else None
+        return model_of(self.out, training, seed) or kept
 
 
 def config_of(training: Training, seed: int, plan_folder: Path, sources: Mapping[str, str], out: Path) -> RunConfig:

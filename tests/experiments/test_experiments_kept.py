@@ -14,9 +14,10 @@ import page
 import run
 from figures import Figures
 from kept import Kept, known_baselines, load_kept, merged, only_unknown
-from plan import load_plan
+from plan import HERE, find_plan, load_plan
 from r1ranker.benchmark.config import RowConfig
 from r1ranker.errors import ConfigError
+from training import config_of, settings_of
 
 ELSEWHERE = ["--add", "--out", "elsewhere"]
 
@@ -35,6 +36,22 @@ def test_what_the_file_has_is_neither_trained_nor_ranked_again_on_another_machin
     assert [text.partition(":")[0] for text in found.pop("missing")] == ["rec-music", "elsewhere"]
     del old["missing"]  # the music was looked for elsewhere
     assert found == old
+
+
+COMMITTED = sorted((HERE.parent / "docs" / "results" / "experiments").glob("*.json"))
+
+
+def test_there_are_committed_results() -> None:
+    assert COMMITTED
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_results_can_be_added_to(path: Path, tmp_path: Path) -> None:
+    plan = load_plan(find_plan(path.stem))
+    kept = load_kept(path, plan)
+    configs = [(t, config_of(t, seed, HERE, {}, tmp_path)) for t in plan.trainings for seed in t.seeds]
+    kept.check_trainings({(t.name, config.seed): settings_of(t, config) for t, config in configs})
+    assert kept.cells
 
 
 @pytest.mark.usefixtures("plan_file")
@@ -57,15 +74,45 @@ def test_seeds_of_two_machines_come_together(work: list[str]) -> None:
     assert both["earlier"] == [{key: one[key] for key in ("command", "commit", "date", "machine", "versions")}]
     assert both["command"].endswith("plan.toml --seeds 1 --add")
     assert not any("seed" in text for text in both["missing"])
+    commands = [f"    {told['command']}" for told in (*both["earlier"], both)]
+    assert len(set(commands)) == 2
     told = page.repeat(Figures(both), "place")
-    assert "Benchmark of `random`, `bm25`, `base`, `trained` (seed 0) on all data sets at commit" in told
-    assert "Benchmark of `trained` (seed 1) on all data sets at commit" in told
-    assert told.count("\n    python experiments/run.py") == 2
+    assert told.partition("Trainings:")[2].split("\n\n")[1] == "\n".join(commands)
+    [benchmark] = [text for text in told.split("\n\n") if text.startswith("Benchmark")]  # on one machine, at one commit
+    assert benchmark.startswith("Benchmark at commit")
+    elsewhere = page.repeat(Figures({**both, "machine": {"cpus": 64}}), "place")
+    one, other = (text for text in elsewhere.split("\n\n") if text.startswith("Benchmark"))
+    assert one.startswith("Benchmark of `random`, `bm25`, `base`, `trained` (seed 0) on all data sets at commit")
+    assert other.startswith("Benchmark of `trained` (seed 1) on all data sets at commit")
+    parts = elsewhere.split("\n\n")
+    assert [parts[parts.index(text) + 1] for text in (one, other)] == commands
     # A third run has nothing to do, and is not told.
     work.clear()
     assert run.main(["plan.toml", *ELSEWHERE]) == 0
     assert work == []
     assert {**results(), "missing": []} == {**both, "missing": []}
+
+
+@pytest.mark.usefixtures("plan_file")
+def test_adapters_beside_the_plan_rank_more_lists_for_trainings_that_the_file_tells_of(work: list[str]) -> None:
+    assert run.main(["plan.toml", "--limit", "2"]) == 0
+    for seed in (0, 1):
+        shutil.copytree(f"runs/experiments/trainings/learner/seed-{seed}/model", f"adapters/learner-seed-{seed}")
+    before = results()
+    shutil.rmtree("runs")
+    work.clear()
+    assert run.main(["plan.toml", "--limit", "3", "--add"]) == 0
+    assert work == ["base: 3", "trained (seed 0): 3", "trained (seed 1): 3"]
+    found = results()
+    assert found["trainings"] == before["trainings"]
+    assert not any("trained" in text for text in found["missing"])
+    for old, new in zip(before["cells"], found["cells"], strict=True):
+        assert new["values"]["MRR"][:2] == old["values"]["MRR"]
+    # What no file tells of is trained.
+    shutil.rmtree("runs")
+    work.clear()
+    assert run.main(["plan.toml", "--limit", "3", "--results", "anew", "--seeds", "0"]) == 0
+    assert work == ["step 1 of seed 0", "step 2 of seed 0", "base: 3", "trained (seed 0): 3"]
 
 
 @pytest.mark.usefixtures("plan_file")

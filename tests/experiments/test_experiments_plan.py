@@ -111,7 +111,7 @@ def test_a_plan_is_found_by_name_or_by_file(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text("", encoding="utf-8")
     assert find_plan(str(own)) == own
-    with pytest.raises(ConfigError, match="ablations, firststage, generalization, hardnegatives, main"):
+    with pytest.raises(ConfigError, match="ablations, credit, firststage, generalization, hardnegatives, main"):
         find_plan("mian")
 
 
@@ -131,9 +131,9 @@ def test_shipped_plans_hold_out_what_their_trainings_hold_out(path: Path, tmp_pa
 def test_a_training_begins_at_the_adapter_of_an_earlier_one_with_its_seed(tmp_path: Path) -> None:
     path = HERE / "firststage.toml"
     first, second = load_plan(path).trainings
-    assert second.after == first.name == "iranker"
+    assert second.after == first.name == "iranker-next"
     config = config_of(second, 2, path.parent, {}, tmp_path)
-    assert config.model.adapter == str(tmp_path / "trainings" / "iranker" / "seed-2" / "model")
+    assert config.model.adapter == str(tmp_path / "trainings" / "iranker-next" / "seed-2" / "model")
     assert config_of(first, 2, path.parent, {}, tmp_path).model.adapter is None
 
 

@@ -109,14 +109,14 @@ def test_a_row_with_thoughts_stands_once_for_each_seed_at_hand(tmp_path: Path) -
     done.mkdir(parents=True)
     (done / training.DONE).write_text("{}", encoding="utf-8")
     hand = AtHand(plan.bench, [], {})
-    resolve_rows(plan, hand, tmp_path)
+    resolve_rows(plan, hand, training.Models(tmp_path, tmp_path))
     assert hand.rows == {"helped (seed 1)": ("helped", 1)}
     assert [row.name for row in hand.bench.rows] == ["base", "helped (seed 1)"]
     assert hand.bench.rows[1].ranker["thoughts"] == str(training.bank_file(tmp_path, "both", 1))
     assert hand.missing == []  # that seed 0 is not trained is told of the training
 
     told = Kept(trainings={("learner", 0): {}})
-    resolve_rows(plan, away := AtHand(plan.bench, [], {}), tmp_path, told)
+    resolve_rows(plan, away := AtHand(plan.bench, [], {}), training.Models(tmp_path, tmp_path), told)
     assert away.missing == ["helped: of seed 0"]  # trained elsewhere, and its model is not here
 
 
