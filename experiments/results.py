@@ -125,7 +125,7 @@ def resolve_rows(
             hand.missing.append(f"{name}: of {told_seeds(lacking)}")
     ran = {hand.rows.get(row.name or "", (row.name, None))[0] for row in rows}
     of_all = hand.bench.model_dump(mode="json", include=set(OF_ALL_ROWS))
-    hand.asked = {row.name or "": of_all | _asked(row) for row in plan.bench.rows if row.name in ran}
+    hand.asked = {row.name or "": of_all | asked_of(row) for row in plan.bench.rows if row.name in ran}
     kept.check_asked(hand.asked)
     shown = {row.name or "": _place(plan, hand, row.name or "") for row in rows}
     asked_for = {d.name: min(len(d.test), hand.bench.limit or len(d.test)) for d in hand.datasets}
@@ -151,7 +151,7 @@ def _place(plan: Plan, hand: AtHand, name: str) -> tuple[str, int | None]:
     return plan.shown_as(row), seed
 
 
-def _asked(row: RowConfig) -> dict[str, Any]:
+def asked_of(row: RowConfig) -> dict[str, Any]:
     """What decides a row's rankings but its lists and its training: the settings, and the model's fingerprint."""
     told: dict[str, Any] = row.model_dump(mode="json", exclude={"name", "datasets", "limit"}, exclude_defaults=True)
     if row.model is not None and not row.model.startswith(RUN):

@@ -13,10 +13,11 @@ from experiment_files import RESULTS, change, results
 import page
 import run
 from figures import Figures
-from kept import Kept, known_baselines, load_kept, merged, only_unknown
+from kept import OF_ALL_ROWS, Kept, known_baselines, load_kept, merged, only_unknown
 from plan import HERE, find_plan, load_plan
 from r1ranker.benchmark.config import RowConfig
 from r1ranker.errors import ConfigError
+from results import asked_of
 from training import config_of, settings_of
 
 ELSEWHERE = ["--add", "--out", "elsewhere"]
@@ -51,6 +52,9 @@ def test_committed_results_can_be_added_to(path: Path, tmp_path: Path) -> None:
     kept = load_kept(path, plan)
     configs = [(t, config_of(t, seed, HERE, {}, tmp_path)) for t in plan.trainings for seed in t.seeds]
     kept.check_trainings({(t.name, config.seed): settings_of(t, config) for t, config in configs})
+    trained = [row for row in plan.bench.rows if plan.needs(row)]
+    of_all = plan.bench.model_dump(mode="json", include=set(OF_ALL_ROWS))
+    kept.check_asked({row.name or "": of_all | asked_of(row) for row in trained})
     assert kept.cells
 
 
