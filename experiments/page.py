@@ -115,7 +115,7 @@ def repeat(figures: Figures, place: str) -> str:
     results = figures.results
     benchmarks = [*results.get("earlier", ()), results]
     last = len(benchmarks) - 1
-    texts = ["To repeat it, each command at its commit (plans and recipes change), with `--results` and a folder of its own:"]
+    texts = ["To repeat it, each at its commit (plans and recipes change), with `--results` and a folder of its own:"]
     if results["trainings"]:
         texts += ["Trainings:", _commands(results["trainings"])]
     alike: dict[str, list[int]] = {}
