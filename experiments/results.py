@@ -25,7 +25,7 @@ from r1ranker.fingerprints import model_fingerprint
 from r1ranker.llm.servers import without_credentials
 from r1ranker.reranker import locate
 from r1ranker.types import RankingExample, Scenario
-from training import Models, bank_file, model_of
+from training import Models, bank_file
 
 DIGITS = 10
 """Of the values that are kept: sums of reciprocal ranks that tie exactly, such as 1/2 + 1/6 and 1 - 1/3, must do so
@@ -119,7 +119,7 @@ def resolve_rows(
                 hand.rows[rows[-1].name or ""] = (name, seed)
             elif (its := _of_row(row, hand)) and all(kept.queries(plan.shown_as(name), d, seed) for d in its):
                 continue
-            elif all(trained(training.name, seed, models.out, kept) for training in needed):
+            elif all(models.trained(training.name, seed) for training in needed):
                 lacking.append(seed)  # its model is not at hand
         if lacking:
             hand.missing.append(f"{name}: of {told_seeds(lacking)}")
@@ -138,11 +138,6 @@ def resolve_rows(
 def _of_row(row: RowConfig, hand: AtHand) -> list[str]:
     """The data sets at hand that a row is for."""
     return [d.name for d in hand.datasets if any(fnmatchcase(d.name, pattern) for pattern in row.datasets)]
-
-
-def trained(name: str, seed: int, out: Path, kept: Kept) -> bool:
-    """Whether a training is finished, at hand or as the file tells."""
-    return model_of(out, name, seed) is not None or (name, seed) in kept.trainings
 
 
 def _place(plan: Plan, hand: AtHand, name: str) -> tuple[str, int | None]:

@@ -30,7 +30,7 @@ from r1ranker.cli.errors import complain, exit_code_of
 from r1ranker.config import RunConfig
 from r1ranker.errors import AssetError, ConfigError, InputError, R1RankerError
 from r1ranker.files import file_lock, write_atomic
-from results import AtHand, as_text, data_at_hand, resolve_rows, results_of, run, told_seeds, trained
+from results import AtHand, as_text, data_at_hand, resolve_rows, results_of, run, told_seeds
 from training import (
     Models,
     about,
@@ -127,7 +127,7 @@ def experiment(args: argparse.Namespace, arguments: Sequence[str]) -> None:
         folder = folder_of(args.out, training.name, config.seed)
         if model_of(args.out, training.name, config.seed):
             trainings.append(about(training, config, folder))
-        elif not trained(training.name, config.seed, args.out, kept):
+        elif not models.trained(training.name, config.seed):
             of_text = unfinished.setdefault(progress(config, folder), {})
             of_text.setdefault(training.name, []).append(config.seed)
     for text, seeds in unfinished.items():

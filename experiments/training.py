@@ -73,6 +73,10 @@ class Models:
         kept = adapter if (training, seed) in self.told and adapter.is_dir() else None
         return model_of(self.out, training, seed) or kept
 
+    def trained(self, training: str, seed: int) -> bool:
+        """Whether a training is finished, at hand or as the JSON file tells."""
+        return model_of(self.out, training, seed) is not None or (training, seed) in self.told
+
 
 def config_of(training: Training, seed: int, plan_folder: Path, sources: Mapping[str, str], out: Path) -> RunConfig:
     """A training's resolved recipe. sources: data set or pattern -> the folder with its raw files."""

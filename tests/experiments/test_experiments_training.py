@@ -116,7 +116,8 @@ def test_a_row_with_thoughts_stands_once_for_each_seed_at_hand(tmp_path: Path) -
     assert hand.missing == []  # that seed 0 is not trained is told of the training
 
     told = Kept(trainings={("learner", 0): {}})
-    resolve_rows(plan, away := AtHand(plan.bench, [], {}), training.Models(tmp_path, tmp_path), told)
+    models = training.Models(tmp_path, tmp_path, told.trainings)
+    resolve_rows(plan, away := AtHand(plan.bench, [], {}), models, told)
     assert away.missing == ["helped: of seed 0"]  # trained elsewhere, and its model is not here
 
 
