@@ -21,13 +21,13 @@ from r1ranker.config import RunConfig, parse_config
 from r1ranker.datasets import load_dataset
 from r1ranker.llm.packing import Pack
 from r1ranker.rankers import IRanker
-from r1ranker.rl import all_actions
+from r1ranker.rl import scored
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.states import State, StateStream
 from r1ranker.types import RankingExample
 
-GROW = all_actions.grow_trees
+GROW = scored.grow_trees
 
 
 def apart(packs: Sequence[Pack], limit: int) -> list[list[Pack]]:  # noqa: ARG001
@@ -41,12 +41,12 @@ class Side:
     def __init__(self, policy: Policy, config: RunConfig, states: list[State], grow: Callable[..., object]) -> None:
         ranker = config.ranker.build(policy.llm.parameters)
         assert isinstance(ranker, IRanker)
-        self.learner = all_actions.AllActions(policy, ranker, config)
+        self.learner = scored.Scored(policy, ranker, config)
         self.policy, self.states, self.grow, self.tokens, self.norm = policy, states, grow, 0, 0.0
 
     def __call__(self) -> float:
         """Seconds of a forward and backward pass over all states."""
-        all_actions.grow_trees = self.grow  # type: ignore[assignment]
+        scored.grow_trees = self.grow  # type: ignore[assignment]
         self.policy.model.zero_grad(set_to_none=True)
         averages = Averages()
         begin = time.perf_counter()

@@ -14,7 +14,7 @@ import pytest
 from r1ranker.cli import mixing, runs
 from r1ranker.config import parse_config
 from r1ranker.datasets import Dataset
-from r1ranker.rl.all_actions import AllActions
+from r1ranker.rl.scored import Scored
 from r1ranker.rl.states import State
 from r1ranker.types import Candidate, RankingExample, Scenario
 
@@ -45,13 +45,13 @@ def test_a_mixed_run_draws_as_its_recipe_says(
         "test",
     )
     seen: list[State] = []
-    updates = AllActions.updates
+    updates = Scored.updates
 
-    def watched(self: AllActions, states: Sequence[State], *more: Any) -> list[list[int]]:
+    def watched(self: Scored, states: Sequence[State], *more: Any) -> list[list[int]]:
         seen.extend(states)
         return updates(self, states, *more)
 
-    monkeypatch.setattr(AllActions, "updates", watched)
+    monkeypatch.setattr(Scored, "updates", watched)
     data = mixing.load_examples(config)
     assert Counter(data.origins) == {small: 2, large: 12}
     runs.train_run(config, tmp_path / "run", dataset=data, bar=False)

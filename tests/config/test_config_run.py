@@ -10,12 +10,14 @@ from r1ranker.errors import ConfigError
 NO_THINKING = ("train.algorithm=all_actions", "ranker.thinking=false")
 
 
-def test_all_actions_needs_a_choice_among_candidates() -> None:
-    assert load_config(None, NO_THINKING).train.algorithm == "all_actions"
-    with pytest.raises(ConfigError, match=r"'all_actions'.* needs ranker\.thinking = false"):
-        load_config(None, [*NO_THINKING, "ranker.thinking=true"])
-    with pytest.raises(ConfigError, match=r"'all_actions'.* 'direct' it needs ranker\.constrained = true"):
-        load_config(None, [*NO_THINKING, "ranker.kind=direct"])
+@pytest.mark.parametrize("algorithm", ["all_actions", "listwise"])
+def test_what_is_scored_needs_a_choice_among_candidates(algorithm: str) -> None:
+    scored = (f"train.algorithm={algorithm}", "ranker.thinking=false")
+    assert load_config(None, scored).train.algorithm == algorithm
+    with pytest.raises(ConfigError, match=rf"'{algorithm}'.* needs ranker\.thinking = false"):
+        load_config(None, [*scored, "ranker.thinking=true"])
+    with pytest.raises(ConfigError, match=rf"'{algorithm}'.* 'direct' it needs ranker\.constrained = true"):
+        load_config(None, [*scored, "ranker.kind=direct"])
 
 
 def test_a_constrained_list_has_several_states() -> None:
@@ -53,12 +55,15 @@ OTHERS = {
 """Another value than the default of each setting that not every algorithm reads."""
 MINIMAL: dict[str, dict[str, Any]] = {
     "all_actions": {"ranker": {"thinking": False}, "train": {"algorithm": "all_actions"}},
+    "listwise": {"ranker": {"thinking": False}, "train": {"algorithm": "listwise"}},
     "grpo": {"train": {"algorithm": "grpo", "group_size": 2}},
     "ppo": {"train": {"algorithm": "ppo"}},
 }
 UNREAD = [
     ("all_actions", "group_size clip_epsilon epochs log_completions critic critic_learning_rate value_clip"),
     ("all_actions", "gamma gae_lambda clip_epsilon_high loss_aggregation ratio drop_cut_off"),
+    ("listwise", "group_size clip_epsilon epochs log_completions critic critic_learning_rate value_clip entropy_coef"),
+    ("listwise", "gamma gae_lambda clip_epsilon_high loss_aggregation ratio drop_cut_off scale_rewards"),
     ("grpo", "entropy_coef critic critic_learning_rate value_clip gamma gae_lambda"),
     ("ppo", "entropy_coef scale_rewards ratio"),
 ]
@@ -143,6 +148,7 @@ ON_POLICY = ("train.states=on_policy",)
 GRPO = ("train.algorithm=grpo", "train.group_size=4")
 GIGPO = (*GRPO, *ON_POLICY, "train.credit=gigpo")
 EXPECTED = (*NO_THINKING, "train.credit=trajectory")
+LISTWISE = ("train.algorithm=listwise", "ranker.thinking=false")
 
 
 @pytest.mark.parametrize(
@@ -168,6 +174,10 @@ def test_expected_returns_need_no_eliminations() -> None:
     ("settings", "said"),
     [
         (("ranker.kind=direct", *ON_POLICY), r"train\.states = 'on_policy' is of eliminations.*'subsets'"),
+        (("ranker.kind=direct", "train.states=whole"), r"train\.states = 'whole' is of eliminations.*'subsets'"),
+        (("train.states=whole", "train.states_per_example=2"), r"with 'whole' an example has one state"),
+        (("train.states=whole", "train.credit=trajectory"), r"whole eliminations: set train\.states = 'on_policy'"),
+        ((*LISTWISE, "train.credit=trajectory"), r"'listwise' learns from none: leave it out, or set"),
         (("train.turn_gamma=0.9",), r"train\.turn_gamma discounts.* set train\.credit = 'trajectory'"),
         (("train.step_weight=0.5",), r"train\.step_weight is for train\.credit = 'gigpo'"),
         ((*GIGPO, "train.credit=trajectory", "train.step_weight=0.5"), r"train\.step_weight is for"),
@@ -193,6 +203,7 @@ def test_ways_to_give_credit_that_do_not(settings: tuple[str, ...], said: str) -
         ((*NO_THINKING, "reward.answer=0"), r"every weight of \[reward\] 0: give one of answer"),
         (("reward.answer=0", "reward.format=0", "reward.tags=0"), r"give one of answer, format, tags"),
         (("reward.tags=-1",), r"reward\.tags"),
+        ((*LISTWISE, "reward.answer=2"), r"\[reward\] is not read by train\.algorithm = 'listwise'"),
     ],
 )
 def test_a_part_that_is_never_earned_has_no_weight(settings: tuple[str, ...], said: str) -> None:
@@ -237,9 +248,10 @@ def test_to_show_thoughts_is_no_way_to_train() -> None:
         load_config(None, ["ranker.thoughts=bank.jsonl"])
 
 
-def test_constrained_answers_are_trained_by_all_actions_alone() -> None:
+@pytest.mark.parametrize("algorithm", ["all_actions", "listwise"])
+def test_constrained_answers_are_trained_where_labels_are_scored(algorithm: str) -> None:
     without = ["ranker.thinking=false", "ranker.constrained=true"]
-    config = load_config(None, [*without, "train.algorithm=all_actions"])
+    config = load_config(None, [*without, f"train.algorithm={algorithm}"])
     assert config.ranker.build(None).constrained  # type: ignore[union-attr]
-    with pytest.raises(ConfigError, match=r"ranker.constrained = true is trained by .*'all_actions', not 'ppo'"):
+    with pytest.raises(ConfigError, match=r"constrained = true is trained by .*'all_actions' or 'listwise', not 'ppo'"):
         load_config(None, without)

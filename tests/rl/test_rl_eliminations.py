@@ -13,10 +13,10 @@ from wholeruns import assert_same, untimed, weights
 from r1ranker.config import RunConfig
 from r1ranker.llm.base import ScriptedLLM
 from r1ranker.rankers import IRanker
-from r1ranker.rl.all_actions import AllActions
 from r1ranker.rl.eliminations import ReachedStates, eliminate, kept_turns
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Sampled
+from r1ranker.rl.scored import Scored
 from r1ranker.rl.states import State
 from r1ranker.rl.trainer import Trainer
 from r1ranker.rollout import rank_all
@@ -100,9 +100,9 @@ def test_a_state_is_learned_from_by_the_prompt_that_reached_it(
     assert isinstance(ranker, IRanker)
     script = ["Alien (1979)", "Casablanca (1942)", "Heat (1995)"]
     (only,), _ = run(ranker, [first(make_example(4))], script)
-    for learner in (AllActions(policy, ranker, config), Sampled(policy, ranker, recipe("grpo"))):
+    for learner in (Scored(policy, ranker, config), Sampled(policy, ranker, recipe("grpo"))):
         for turn in only:
-            if isinstance(learner, AllActions):
+            if isinstance(learner, Scored):
                 assert learner._pack(turn.state).trunk == policy.llm.chat.encode(turn.request.prompt)
             else:
                 assert learner._request(turn.state).prompt == turn.request.prompt

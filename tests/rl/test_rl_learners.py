@@ -11,27 +11,28 @@ import torch
 from torch import Tensor
 
 from r1ranker.config import RunConfig
+from r1ranker.config.train import SAMPLED
 from r1ranker.errors import ConfigError, InputError
 from r1ranker.llm.packing import Pack
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rewards import Reward, exclusion_values
-from r1ranker.rl.all_actions import AllActions
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Sampled
-from r1ranker.rl.states import State
-from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request
+from r1ranker.rl.scored import Scored
+from r1ranker.rl.states import State, request_of
+from r1ranker.types import Completion, ParsedAnswer, RankingExample, Request, Sampling
 
 MakePolicy = Callable[..., Policy]
 Recipe = Callable[..., RunConfig]
 Gradients = Callable[[Policy], dict[str, Tensor]]
 
 
-def learner_of(policy: Policy, config: RunConfig) -> AllActions | Sampled:
+def learner_of(policy: Policy, config: RunConfig) -> Scored | Sampled:
     ranker = config.ranker.build(policy.llm.parameters)
-    if config.train.algorithm == "all_actions":
+    if not config.train.samples:
         assert isinstance(ranker, IRanker | DRanker)
-        return AllActions(policy, ranker, config)
+        return Scored(policy, ranker, config)
     return Sampled(policy, ranker, config)
 
 
@@ -42,7 +43,7 @@ def move(policy: Policy, size: float) -> None:
             p += size * torch.randn(p.shape, generator=generator)
 
 
-def learn(policy: Policy, learner: AllActions | Sampled, states: Sequence[State], steps: int) -> list[dict[str, float]]:
+def learn(policy: Policy, learner: Scored | Sampled, states: Sequence[State], steps: int) -> list[dict[str, float]]:
     """Optimizer steps on all the states; what each step tells, before its update."""
     optimizer = torch.optim.Adam(policy.parameters, lr=1e-3)
     rows = []
@@ -79,6 +80,7 @@ ALGORITHMS = [
     ("all_actions", {"entropy_coef": 0.05}),
     ("all_actions", {"ranker": {"constrained": True}}),
     ("all_actions", {"credit": "trajectory"}),
+    ("listwise", {}),
     ("grpo", {}),
     ("grpo", {"epochs": 2}),
     ("grpo", {"epochs": 2, "loss_aggregation": "reply_mean", "ratio": "reply", "clip_epsilon": 0.001}),
@@ -113,7 +115,7 @@ def test_micro_batches_do_not_change_the_gradients(
         policy = make_policy(lora_rank=lora)
         config = recipe(
             algorithm,
-            thinking=algorithm != "all_actions",
+            thinking=algorithm in SAMPLED,
             micro_tokens=micro_tokens,
             kl_coef=0.1,
             model={"lora_rank": lora},
@@ -249,7 +251,7 @@ def test_the_gradient_reaches_all_that_trains_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(Sampled, "_reward", letters_reward)
     policy = make_policy(frozen_layers=1)
-    config = recipe(algorithm, thinking=algorithm != "all_actions", kl_coef=0.1, model={"frozen_layers": 1}, **train)
+    config = recipe(algorithm, thinking=algorithm in SAMPLED, kl_coef=0.1, model={"frozen_layers": 1}, **train)
     learner = learner_of(policy, config)
     averages = Averages()
     parts = learner.updates(states, averages, 0)
@@ -281,7 +283,27 @@ def test_the_value_loss_does_not_move_the_policy(
     assert float(learner.critic.head.weight.grad.norm()) > 0
 
 
-# All actions
+# Scored labels
+
+
+@pytest.mark.parametrize("kind", ["iterative", "direct"])
+def test_listwise_names_the_best_by_its_probability(
+    make_policy: MakePolicy, recipe: Recipe, make_example: Callable[..., RankingExample], kind: str
+) -> None:
+    """By what the backend scores: an IRanker is unlikely to exclude the best, a DRanker likely to write it next."""
+    policy = make_policy()
+    example = replace(make_example(4, id="graded", history=("Rocky",)), relevance={"c1": 3.0, "c2": 1.0})
+    state = State(example, example.ids, excluded=() if kind == "direct" else None)
+    config = recipe("listwise", kind=kind, ranker={"sharpness": 2.0, "constrained": kind == "direct"})
+    learner = learner_of(policy, config)
+    averages = Averages()
+    learner.backward([state], [0], averages)
+    request = request_of(learner.ranker, state)  # type: ignore[arg-type]
+    told = policy.llm.complete([replace(request, scored=True)], Sampling())[0].choice_logprobs
+    naming = (torch.tensor(told) * (1.0 if kind == "direct" else -2.0)).log_softmax(0)
+    best, second = example.ids.index("c1"), example.ids.index("c2")
+    expected = -float(0.75 * naming[best] + 0.25 * naming[second])
+    assert averages.result()["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_all_actions_measures_the_expected_reward(make_policy: MakePolicy, recipe: Recipe, states: list[State]) -> None:
@@ -295,8 +317,6 @@ def test_all_actions_measures_the_expected_reward(make_policy: MakePolicy, recip
     ranker = config.ranker.build(None)
     assert isinstance(ranker, IRanker)
     # What the backend scores for the same requests (evaluation's path) gives the same policy.
-    from r1ranker.types import Sampling
-
     completions = policy.llm.complete([ranker.request(s.example, s.remaining) for s in states], Sampling())
     expected, uniform = [], []
     for state, completion in zip(states, completions, strict=True):
@@ -348,7 +368,7 @@ def test_all_actions_trains_the_probability_that_a_constrained_answer_is_written
     """By hand: each label's probability, token by token among those that could come next, by plain calls."""
     policy = make_policy()
     learner = learner_of(policy, recipe(ranker={"sharpness": 7.0, "constrained": True}, temperature=temperature))
-    assert isinstance(learner, AllActions)
+    assert isinstance(learner, Scored)
     averages = Averages()
     learner.backward(states, range(len(states)), averages)
     found = gradients(policy)
@@ -393,7 +413,7 @@ def test_a_constrained_lists_gradient_is_that_of_its_next_line(
         left = tuple(i for i in examples[2].ids if i not in others[:length])
         states.append(State(examples[2], left, excluded=tuple(others[:length])))
     learner = learner_of(policy, recipe(kind="direct", ranker={"constrained": True}))
-    assert isinstance(learner, AllActions)
+    assert isinstance(learner, Scored)
     averages = Averages()
     learner.backward(states, range(3), averages)
     found = gradients(policy)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from r1ranker.config import RunConfig
+from r1ranker.firststep import FirstStep
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.sampled import Sampled
 from r1ranker.rl.trainer import Trainer
@@ -41,6 +42,23 @@ def test_all_actions_learns_what_is_bad(
     assert mean(gain[-5:]) > 0.35
     assert before < 0.85
     assert rr() > 0.95  # on words it has not seen; at random (1 + 1/2 + 1/3) / 3 = 0.61
+
+
+def test_listwise_learns_what_is_good(
+    make_policy: MakePolicy, recipe: Recipe, good_or_bad: Callable[..., list[RankingExample]], tmp_path: Path
+) -> None:
+    train = good_or_bad(24, ["tea", "sea", "rye", "ink", "oak", "elm", "fig"])
+    test = good_or_bad(12, ["bee", "cod", "hen", "yak", "owl"])
+    config = recipe("listwise", states="whole", steps=20, states_per_step=6, learning_rate=3e-3, checkpoint_every=100)
+    policy = make_policy()
+    rows = Trainer(config, policy, train, tmp_path).run()
+    assert [row["choices"] for row in rows] == [3.0] * 20  # whole lists
+    assert mean(row["loss"] for row in rows[:3]) > 0.5
+    assert mean(row["loss"] for row in rows[-3:]) < 0.1
+    first_step = FirstStep()
+    ranks = {k: trace.ranking for k, trace in rollout(first_step, test, policy.llm, Sampling())}
+    # On words it has not seen; one in three stands first by chance.
+    assert [ranks[k][0] for k in range(12)] == [next(iter(e.relevance)) for e in test]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from r1ranker.rl.losses import (
     categorical_kl,
     elimination_loss,
     entropy,
+    listwise_loss,
     ppo_loss,
     reference_kl,
     token_weights,
@@ -104,6 +105,26 @@ def test_a_long_list_still_teaches_where_one_exclusion_hardly_does() -> None:
         assert logits.grad is not None
         found.append(float(logits.grad[7]))
     assert found == pytest.approx([0.05 * 0.95, 0.25])
+
+
+def test_listwise_by_hand() -> None:
+    # p = 1/8, 2/8, 5/8; shares of the gains 0, 1/4, 3/4.
+    logits, gains = logs(1, 2, 5).requires_grad_(), tensor([0.0, 1.0, 3.0], dtype=torch.float64)
+    loss = listwise_loss(logits, gains)
+    assert float(loss.detach()) == pytest.approx(math.log(4) / 4 + 3 * math.log(8 / 5) / 4)
+    loss.backward()
+    # The gradient of a cross-entropy is p less the shares: the one that gains too little is as it should be.
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx([1 / 8, 0.0, -1 / 8])
+
+
+def test_listwise_has_nothing_to_imitate_where_no_candidate_gains() -> None:
+    logits = logs(1, 2, 5).requires_grad_()
+    loss = listwise_loss(logits, torch.zeros(3, dtype=torch.float64))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert logits.grad is not None
+    assert float(logits.grad.abs().max()) == 0.0
 
 
 def test_categorical_kl_by_hand() -> None:

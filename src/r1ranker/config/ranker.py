@@ -47,8 +47,8 @@ class RankerConfig(Section):
     """Tokens of a candidate's text in a prompt at most; a longer one is cut between words. None: what fits."""
     constrained: bool = False
     """For iterative and first_step: only a label that is left can be the answer. Without thinking it is written, or
-    where several are compared it counts how probable each is to be written; all_actions trains that probability. For
-    direct: the answer can only be a whole list, each candidate once."""
+    where several are compared it counts how probable each is to be written; all_actions and listwise train that
+    probability. For direct: the answer can only be a whole list, each candidate once."""
     orders: int = Field(1, ge=1)
     """For first_step: in how many orders the list is shown, a call each; scores are averaged over them."""
     fusion: float = Field(0.0, ge=0, allow_inf_nan=False)

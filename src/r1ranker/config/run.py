@@ -52,26 +52,26 @@ class RunConfig(Section):
                 "ranker.thoughts is a way to rank, not to train: leave it out here, and give it when you rank with "
                 "the trained model"
             )
-        if self.ranker.constrained and self.train.algorithm != "all_actions":
+        if self.ranker.constrained and self.train.samples:
             raise ValueError(
-                "ranker.constrained = true is trained by train.algorithm = 'all_actions', not "
+                "ranker.constrained = true is trained by train.algorithm = 'all_actions' or 'listwise', not "
                 f"'{self.train.algorithm}': leave it out here, and give it when you rank with the trained model"
             )
-        if self.train.algorithm == "all_actions" and self.ranker.thinking:
-            raise ValueError(
-                "train.algorithm = 'all_actions' sums over the candidates that can be named: it needs "
-                "ranker.thinking = false"
-            )
+        sums = f"train.algorithm = '{self.train.algorithm}' sums over the candidates that can be named"
+        if not self.train.samples and self.ranker.thinking:
+            raise ValueError(f"{sums}: it needs ranker.thinking = false")
         free_list = self.ranker.kind == "direct" and not self.ranker.constrained
-        if self.train.algorithm == "all_actions" and free_list:
-            raise ValueError(
-                "train.algorithm = 'all_actions' sums over the candidates that can be named: with ranker.kind = "
-                "'direct' it needs ranker.constrained = true"
-            )
+        if not self.train.samples and free_list:
+            raise ValueError(f"{sums}: with ranker.kind = 'direct' it needs ranker.constrained = true")
         if self.train.states_per_example > 1 and free_list:
             raise ValueError(
                 "train.states_per_example > 1 needs ranker.kind = 'iterative', or ranker.constrained = true: a list "
                 "that is written freely has one state"
+            )
+        if self.train.states_per_example > 1 and self.train.states == "whole":
+            raise ValueError(
+                "train.states_per_example > 1 needs train.states = 'subsets' or 'on_policy': with 'whole' an example "
+                "has one state"
             )
         if self.train.states_per_step % self.train.states_per_example:
             raise ValueError(
@@ -94,20 +94,20 @@ class RunConfig(Section):
                     f"'{train.algorithm}' does not read it: leave it out"
                     + (f", or at its default, {default}" if default is not None else "")
                 )
-        if train.algorithm == "all_actions" and train.temperature != 1 and not self.ranker.constrained:
+        if not train.samples and train.temperature != 1 and not self.ranker.constrained:
             raise ValueError(
                 "train.temperature (of what is sampled, and of constrained answers) is not read by train.algorithm = "
-                "'all_actions' without ranker.constrained = true, where ranker.sharpness is what evens the scores out: "
-                "leave it out"
+                f"'{train.algorithm}' without ranker.constrained = true, where ranker.sharpness is what evens the "
+                "scores out: leave it out"
             )
         return self
 
     @model_validator(mode="after")
     def _credit_fits(self) -> RunConfig:
         train = self.train
-        if train.states == "on_policy" and self.ranker.kind == "direct":
+        if train.states != "subsets" and self.ranker.kind == "direct":
             raise ValueError(
-                "train.states = 'on_policy' is of eliminations, and ranker.kind = 'direct' has one turn: set "
+                f"train.states = '{train.states}' is of eliminations, and ranker.kind = 'direct' has one turn: set "
                 "train.states = 'subsets'"
             )
         if train.credit == "turn":
@@ -116,9 +116,14 @@ class RunConfig(Section):
                     "train.turn_gamma discounts the rewards of later turns, and train.credit = 'turn' takes none: "
                     "leave it out, or set train.credit = 'trajectory' or 'gigpo'"
                 )
+        elif train.algorithm == "listwise":
+            raise ValueError(
+                f"train.credit = '{train.credit}' is of rewards, and train.algorithm = 'listwise' learns from none: "
+                "leave it out, or set train.algorithm = 'all_actions'"
+            )
         elif train.algorithm == "all_actions":
             self._expected_credit_fits()
-        elif train.states == "subsets":
+        elif train.states != "on_policy":
             raise ValueError(
                 f"train.credit = '{train.credit}' needs the turns of whole eliminations: set train.states = "
                 "'on_policy', or train.credit = 'turn'"
@@ -166,6 +171,10 @@ class RunConfig(Section):
         earned = list(RewardConfig.model_fields)
         if self.ranker.kind == "iterative":
             earned.remove("coverage")
+        if self.train.algorithm == "listwise":
+            if self.reward != RewardConfig():
+                raise ValueError("[reward] is not read by train.algorithm = 'listwise', which imitates: leave it out")
+            return self
         if self.train.algorithm == "all_actions":
             earned = ["answer"]
         for part in RewardConfig.model_fields:
@@ -191,9 +200,10 @@ class RunConfig(Section):
     def _warmup_fits(self) -> RunConfig:
         if self.warmup is None or self.warmup.rounds == 0:
             return self
-        if self.train.algorithm == "all_actions":
+        if not self.train.samples:
             raise ValueError(
-                "[warmup] is for sampled completions, and train.algorithm = 'all_actions' scores: leave it out"
+                f"[warmup] is for sampled completions, and train.algorithm = '{self.train.algorithm}' scores: leave it "
+                "out"
             )
         if self.warmup.force_format and self.ranker.kind == "direct":
             raise ValueError(

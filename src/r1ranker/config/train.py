@@ -9,11 +9,11 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from r1ranker.rewards import Reward
 from r1ranker.sections import Section
 
-Algorithm = Literal["all_actions", "grpo", "ppo"]
+Algorithm = Literal["all_actions", "listwise", "grpo", "ppo"]
 Credit = Literal["turn", "trajectory", "gigpo"]
 Aggregation = Literal["token_mean", "reply_mean", "reply_sum"]
 SAMPLED: tuple[Algorithm, ...] = ("grpo", "ppo")
-"""The algorithms that learn from sampled replies."""
+"""The algorithms that learn from sampled replies; the others score the candidates' labels and sample nothing."""
 OF_ALGORITHMS: dict[str, tuple[tuple[Algorithm, ...], str]] = {
     "group_size": (SAMPLED, "how many replies are sampled of each state"),
     "epochs": (SAMPLED, "the passes over a step's sampled replies"),
@@ -58,11 +58,11 @@ class TrainConfig(Section):
     steps: int = Field(100, ge=1)
     states_per_step: int = Field(16, ge=1)
     states_per_example: int = Field(1, ge=1)
-    """States drawn of an example in a step; with all_actions what their prompts begin with is computed once."""
-    states: Literal["subsets", "on_policy"] = "subsets"
+    """States drawn of an example in a step; where labels are scored what their prompts begin with is computed once."""
+    states: Literal["subsets", "whole", "on_policy"] = "subsets"
     """subsets: random subsets of an example's candidates (the paper); of a constrained direct list, what is left after
-    the beginning of a random one. on_policy: those that are left in the turns of a whole elimination by the model as it
-    is, at most states_per_example of them."""
+    the beginning of a random one. whole (for iterative): all candidates, as a first step sees them. on_policy: those
+    that are left in the turns of a whole elimination by the model as it is, at most states_per_example of them."""
     credit: Credit = "turn"
     """turn: an exclusion by its own reward. trajectory: by those of the following turns too, which all_actions knows
     without going through them; sampled replies need states = "on_policy". gigpo, for sampled replies: compares whole
@@ -72,7 +72,7 @@ class TrainConfig(Section):
     step_weight: float = Field(1.0, ge=0)
     """For gigpo: what the comparison of turns weighs beside that of whole eliminations."""
     group_size: int = Field(1, ge=1)
-    """Completions sampled of each state (not for all_actions); with another credit than turn, eliminations of each
+    """Completions sampled of each state (grpo, ppo); with another credit than turn, eliminations of each
     example."""
     epochs: int = Field(1, ge=1)
     """Passes over a step's completions."""
@@ -109,13 +109,18 @@ class TrainConfig(Section):
     critic: Literal["separate", "head"] = "separate"
     """separate: a model of the same size (the paper). head: a linear head on the policy's own states."""
     temperature: float = Field(1.0, gt=0)
-    """Of sampled completions; with all_actions and constrained answers, of the policy that is trained."""
+    """Of sampled completions; with constrained answers that are scored, of the policy that is trained."""
     micro_tokens: int = Field(4096, ge=1)
     """About how many positions stand in one forward and backward pass; bounds the memory."""
     checkpoint_every: int = Field(50, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     log_completions: int = Field(0, ge=0)
     """How many sampled replies of each step, the first ones, are kept in completions.jsonl."""
+
+    @property
+    def samples(self) -> bool:
+        """Whether replies are sampled, or the candidates' labels scored."""
+        return self.algorithm in SAMPLED
 
     @model_validator(mode="before")
     @classmethod

@@ -53,7 +53,7 @@ def eliminate(
 def elimination_sampling(config: RunConfig, step: int) -> Sampling:
     """How the exclusions of a step's eliminations are drawn: as the policy that is trained would."""
     # Of labels that are scored without `constrained` the policy is the softmax of sharpness times scores, as it is.
-    plain = config.train.algorithm == "all_actions" and not config.ranker.constrained
+    plain = not config.train.samples and not config.ranker.constrained
     return Sampling(
         temperature=1.0 if plain else config.train.temperature,
         max_tokens=config.ranker.max_tokens,
@@ -96,6 +96,6 @@ class ReachedStates:
 
     def _request(self, state: State) -> Request:
         request = self.ranker.request(state.example, state.remaining, excluded=state.excluded)
-        if self.config.train.algorithm == "all_actions":
+        if not self.config.train.samples:
             return replace(request, scored=bool(request.answers))
         return replace(request, choices=())  # choices are for scoring, not for sampling

@@ -1,6 +1,6 @@
 """Steps of one learner: states -> gradients -> optimizer step -> metrics -> checkpoint.
 
-How a step's gradients come about is the learner's affair (`all_actions.py`, `sampled.py`, `warmup.py`); a loop owns
+How a step's gradients come about is the learner's affair (`scored.py`, `sampled.py`, `warmup.py`); a loop owns
 the optimizer, the schedule, the log and the checkpoints, and knows nothing of rewards.
 """
 

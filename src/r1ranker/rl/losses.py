@@ -37,6 +37,16 @@ def elimination_loss(logits: Tensor, rewards: Tensor) -> Tensor:
     return -(before * gaps).sum() / (gaps.sum() or 1.0)
 
 
+def listwise_loss(logits: Tensor, gains: Tensor) -> Tensor:
+    """The cross-entropy between a state's gains, as shares of their sum, and the policy: supervised, with nothing to
+    earn. The top-one likelihood of ListNet (Cao et al., 2007); with one positive minus the log-probability to name it.
+
+    logits: (C,), of naming a candidate as the best; the policy is their softmax. gains: (C,), each at least 0. The loss
+    is 0 where no candidate gains anything.
+    """
+    return -(logits.log_softmax(0) * gains).sum() / (gains.sum() or 1.0)
+
+
 def categorical_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
     """KL(policy || reference) over the choices of a state, exact, in nats."""
     logp, logq = logits.log_softmax(0), ref_logits.log_softmax(0)

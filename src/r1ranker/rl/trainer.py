@@ -16,12 +16,12 @@ from r1ranker.errors import CheckpointError, ConfigError
 from r1ranker.files import sha256, write_atomic
 from r1ranker.fit import fit
 from r1ranker.rankers import DRanker, IRanker
-from r1ranker.rl.all_actions import AllActions
 from r1ranker.rl.eliminations import ReachedStates
 from r1ranker.rl.loop import Loop, OnStep, load_same_run
 from r1ranker.rl.policy import Policy
 from r1ranker.rl.replies import RewardFunction
 from r1ranker.rl.sampled import Sampled
+from r1ranker.rl.scored import Scored
 from r1ranker.rl.states import Draw, States, StateStream
 from r1ranker.rl.trajectories import Trajectories
 from r1ranker.rl.warmup import WARMUP, check_forced_labels, warmup_learner, warmup_settings
@@ -41,10 +41,10 @@ def _stream_seed(config: RunConfig) -> int:
 
 
 def _draw(config: RunConfig) -> Draw:
-    """What states are drawn: with states = "on_policy" whole lists, of which the model makes its own."""
+    """What states are drawn: with states = "on_policy" also whole lists, of which the model makes its own."""
     if config.ranker.kind == "direct":
         return "lists" if config.ranker.constrained else "whole"
-    return "whole" if config.train.states == "on_policy" else "subsets"
+    return "subsets" if config.train.states == "subsets" else "whole"
 
 
 def _name(reward: RewardFunction | None) -> str:
@@ -71,8 +71,8 @@ class Trainer:
     show: entered around the "warm-up" and around the "training" with its name and number of steps; what it gives is
     called after every step in the same way.
     Texts that are too long for the model are cut as `fit.py` says; `truncated` counts them.
-    Raises ConfigError for a `reward` that is never asked (all_actions), or a label that a warm-up which forces the
-    format has no room for.
+    Raises ConfigError for a `reward` that is never asked (nothing is sampled), or a label that a warm-up which forces
+    the format has no room for.
     """
 
     def __init__(
@@ -94,10 +94,11 @@ class Trainer:
             raise ConfigError(f"a {type(ranker).__name__} is a way to rank, not to train")
         self.ranker = ranker
         self.examples, self.truncated = self._fit(examples)
-        if reward is not None and config.train.algorithm == "all_actions":
+        if reward is not None and not config.train.samples:
             raise ConfigError(
-                "an own reward function judges sampled replies, and train.algorithm = 'all_actions' samples none (it "
-                "goes by the candidates' grades): leave it out, or set train.algorithm = 'grpo' or 'ppo'"
+                f"an own reward function judges sampled replies, and train.algorithm = '{config.train.algorithm}' "
+                "samples none (it goes by the candidates' grades): leave it out, or set train.algorithm = 'grpo' or "
+                "'ppo'"
             )
         self.origins, self.model, self.reward = origins, model, reward
         self.warmup = self._warmup()
@@ -130,7 +131,7 @@ class Trainer:
             balanced=config.data.mix == "balanced",
             weights=config.data.weights,
         )
-        reached = train.credit == "turn" or train.algorithm == "all_actions"
+        reached = train.credit == "turn" or not train.samples
         if on_policy and reached and isinstance(self.ranker, IRanker):
             return ReachedStates(stream, self.ranker, self.policy.llm, config)
         return stream  # replies with another credit take each example's first state, and eliminate by themselves
@@ -148,9 +149,9 @@ class Trainer:
     def _rl(self) -> Loop:
         """The RL steps, from the model as it is now: of it the critic and the KL term's reference are copies."""
         config = self.config
-        learner: AllActions | Sampled
-        if config.train.algorithm == "all_actions":
-            learner, critic = AllActions(self.policy, self.ranker, config), None
+        learner: Scored | Sampled
+        if not config.train.samples:
+            learner, critic = Scored(self.policy, self.ranker, config), None
         else:
             if config.train.credit != "turn" and isinstance(self.ranker, IRanker):
                 learner = Trajectories(self.policy, self.ranker, config, self.reward)

@@ -1,7 +1,11 @@
-"""The all-actions policy gradient without thinking: every candidate's reward counts, none is sampled.
+"""Learning without thinking, where every candidate's label is scored and nothing is sampled.
 
-An IRanker's action is an exclusion, which is judged by its own reward or (`credit = "trajectory"`) by what the whole
-elimination is expected to return. A DRanker's is the next line of its list, and earns what that adds to nDCG@20.
+`all_actions`, the exact policy gradient: an IRanker's action is an exclusion, which is judged by its own reward or
+(`credit = "trajectory"`) by what the whole elimination is expected to return. A DRanker's is the next line of its list,
+and earns what that adds to nDCG@20.
+
+`listwise`, supervised and without a reward, to compare with: the best candidates are to be excluded last by an IRanker,
+and written next by a DRanker.
 """
 
 from __future__ import annotations
@@ -11,19 +15,20 @@ from itertools import accumulate, groupby
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from r1ranker.config import RunConfig
 from r1ranker.llm.packing import Pack
 from r1ranker.llm.tree import grow_trees, tree_size
 from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rewards import exclusion_values, listing_values
-from r1ranker.rl.losses import all_actions_loss, categorical_kl, elimination_loss, entropy
+from r1ranker.rl.losses import all_actions_loss, categorical_kl, elimination_loss, entropy, listwise_loss
 from r1ranker.rl.metrics import Averages
 from r1ranker.rl.policy import Policy, even_parts, split_by_tokens
 from r1ranker.rl.states import State, request_of
 
 
-class AllActions:
+class Scored:
     """Computes gradients for a step's states; one optimizer step each call."""
 
     replies: Sequence[Mapping[str, Any]] = ()
@@ -60,6 +65,12 @@ class AllActions:
             return listing_values(state.example.relevance, state.remaining, len(state.excluded or ()))
         return exclusion_values(state.example.relevance, state.remaining)
 
+    def _imitation_loss(self, scores: Tensor, rewards: Tensor) -> Tensor:
+        """An IRanker names what is worst: what it is least likely to exclude is the best."""
+        if isinstance(self.ranker, DRanker):
+            return listwise_loss(scores, rewards)
+        return listwise_loss(-scores, rewards.max() - rewards)
+
     def _micro(self, states: Sequence[State], rows: Sequence[Sequence[Pack]], total: int, averages: Averages) -> None:
         train = self.config.train
         # What a constrained answer is worth is its log-probability already.
@@ -77,7 +88,9 @@ class AllActions:
             rewards = torch.tensor(values, device=scores.device) * self.config.reward.answer
             expected = -all_actions_loss(scores, rewards)
             told = {"reward": float(expected.detach()), "reward_uniform": float(rewards.mean())}
-            if train.credit == "trajectory":
+            if train.algorithm == "listwise":
+                learned = -self._imitation_loss(scores, rewards)
+            elif train.credit == "trajectory":
                 learned = -elimination_loss(scores, rewards) * self.config.reward.answer
                 told["return"] = float(learned.detach())
             else:
