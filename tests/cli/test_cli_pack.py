@@ -92,6 +92,17 @@ def test_a_packed_folder_holds_the_adapter_and_what_must_be_known(cli: Invoke, t
     assert listed == FILES[2:]  # all but the card, which its owner may rewrite
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "learned"), [("all_actions", "reinforcement learning"), ("listwise", "supervision")]
+)
+def test_the_card_tells_how_it_was_learned(cli: Invoke, trained: Path, algorithm: str, learned: str) -> None:
+    told = json.loads((trained / "ranker.json").read_text())
+    key = next(name for name, value in told.items() if isinstance(value, dict) and "algorithm" in value)
+    edit(trained / "ranker.json", **{key: {**told[key], "algorithm": algorithm}})
+    assert cli("model", "pack", trained, "--out", "mine").exit_code == 0
+    assert f"a ranker, trained by {learned} with r1ranker" in Path("mine/README.md").read_text(encoding="utf-8")
+
+
 def test_the_card_tells_the_runs_facts_and_the_licences(cli: Invoke, trained: Path) -> None:
     recipe = {"data": {"sources": {"passage-5": "/home/me/data/selqa/"}}}
     (trained.parent / "config.json").write_text(json.dumps(recipe))

@@ -106,6 +106,7 @@ def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]
     licence = asset.licence if asset else "see the base model"
     way = "iteratively, one exclusion a turn" if asked.kind == "iterative" else "directly, the whole list at once"
     thinking = "with" if asked.thinking else "without"
+    learned = "by supervision" if facts.get("algorithm") == "listwise" else "by reinforcement learning"
     software = ", ".join(f"{package} {version}" for package, version in (facts.get("versions") or {}).items())
     rows = {
         "base model": f"`{base}`" + (f" ({asset.hub_id})" if asset and asset.hub_id else ""),
@@ -128,7 +129,7 @@ def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]
         "",
         f"# {name}",
         "",
-        f"A LoRA adapter that makes `{base}` a ranker, trained by reinforcement learning with r1ranker, an",
+        f"A LoRA adapter that makes `{base}` a ranker, trained {learned} with r1ranker, an",
         "implementation of R1-Ranker (arXiv 2506.21638). `r1ranker rank --model FOLDER` ranks with it.",
         "",
         *_table(("", ""), [(key, str(value)) for key, value in rows.items() if value not in (None, "")]),
