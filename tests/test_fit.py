@@ -291,6 +291,16 @@ def tiny_llm_count(tiny_tokenizer: object) -> Callable[[str], int]:
 
 
 @by_hand
+def test_a_goal_stays_whole_and_is_paid_for() -> None:
+    example = replace(sized(6, 6, query=4), scenario="routing")
+    assert fit(example, 16, words) == (example, 0)
+    told = replace(example, goal="well and cheaply")
+    assert fit(told, 19, words) == (told, 0)
+    cut, count = fit(told, 17, words)
+    assert (sizes(cut), cut.goal, cut.query, count) == ([5, 5], told.goal, told.query, 2)
+
+
+@by_hand
 def test_only_the_candidates_of_one_prompt_must_fit() -> None:
     example = sized(10, 3, 8, 1, query=5)
     # Two at a time: the longest, 10 and 8, and the query take 23.

@@ -101,6 +101,19 @@ def test_routing_lists_name_and_description(make_example: ExampleFactory) -> Non
     assert "Query: What is the capital of Italy?" in prompt.user
 
 
+def test_routing_says_how_the_query_is_to_be_answered(tmp_path: Path, make_example: ExampleFactory) -> None:
+    plain, told = (build(make_example(2, scenario="routing", goal=goal)).user for goal in ("", "well,\nat any $cost"))
+    assert plain.startswith("One LLM is to answer this query, well and at a low cost.\nQuery: What is the capital")
+    assert told == plain.replace("well and at a low cost", "well, at any $cost") != plain
+    mine = PromptTemplates.load(write(tmp_path, '[routing]\ncontext = "Be quick: $query"\ngoal = "fast"\n'))
+    assert build(make_example(2, scenario="routing"), templates=mine).user.startswith("Be quick: What is the capital")
+    with pytest.raises(ConfigError, match=r"example 'e1' has a goal, and the wording \[routing\] context no place for"):
+        build(make_example(2, scenario="routing", goal="well"), templates=mine)
+    mine = PromptTemplates.load(write(tmp_path, '[routing]\ncontext = "Be ${goal}: $query"\ngoal = "fast"\n'))
+    for goal, said in (("", "Be fast: What"), (" \n", "Be fast: What"), ("cheap", "Be cheap: What")):
+        assert build(make_example(2, scenario="routing", goal=goal), templates=mine).user.startswith(said)
+
+
 def test_passages_by_id_and_by_quote(make_example: ExampleFactory) -> None:
     example = make_example(3, scenario="passage")
     by_id, by_quote = build(example, form="id"), build(example, form="quote")

@@ -37,8 +37,10 @@ def test_documents_are_texts_objects_or_a_mapping(documents: Any) -> None:
 
 
 def test_the_scenario_and_the_word_for_a_document_can_be_told() -> None:
-    example = make_example("2 + 2", [{"name": "gpt", "text": "costs 1"}], scenario="routing", item_type="model")
+    documents = [{"name": "gpt", "text": "costs 1"}]
+    example = make_example("2 + 2", documents, scenario="routing", item_type="model", goal="well")
     assert (example.scenario, example.item_type, example.candidates[0].name) == ("routing", "model", "gpt")
+    assert example.goal == "well"
     assert make_example(None, ["a"], history=["Heat"]).scenario == "recommendation"  # type: ignore[arg-type]
     with pytest.raises(InputError, match="scenario is 'chess'"):
         make_example("q", ["a"], scenario="chess")  # type: ignore[arg-type]

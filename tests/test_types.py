@@ -38,6 +38,13 @@ def test_a_history_where_none_is_read_is_refused(scenario: str) -> None:
     assert two(scenario="recommendation", query="q", history=("h",)).history == ("h",)
 
 
+@pytest.mark.parametrize("scenario", ["passage", "recommendation"])
+def test_a_goal_is_for_routing_alone(scenario: str) -> None:
+    with pytest.raises(InputError, match=f"example 'q7': a goal is for routing; {scenario} has none: leave it out"):
+        two(scenario=scenario, query="q", goal="well")
+    assert two(scenario="routing", query="q", goal="well").restrict(["a"]).goal == "well"
+
+
 def test_an_id_that_stands_twice_is_named() -> None:
     with pytest.raises(InputError, match=r"example 'q7': the candidate id 'b' stands twice"):
         two(candidates=(Candidate("a", "A"), Candidate("b", "B"), Candidate("b", "C")))

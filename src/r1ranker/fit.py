@@ -8,7 +8,7 @@ The rule, in order:
    that a history loses its oldest entries first; then the query (or, where there is none, the one entry
    that is left) is cut at its end.
 3. The candidates share the rest: the longest texts are cut to one common cap, the highest that fits, and
-   the shorter ones stay whole. Names stay whole too, unless the name is the text.
+   the shorter ones stay whole. Names stay whole too, unless the name is the text, and so does a goal.
 4. A cap below `MIN_TOKENS` would leave nothing to judge by: that is an error.
 
 Cuts fall between words and end in "…"; a first word that is too long by itself, and any very long one, is cut between
@@ -56,6 +56,7 @@ def fit(
         document_tokens is None or all(_size(c.text) <= limit for c in example.candidates)
     ):
         return example, 0
+    budget -= count(example.goal) if example.goal else 0
     texts = [count(c.text) for c in example.candidates]
     limited = [min(size, limit) for size in texts]
     label = LINE_TOKENS + (count(example.item_type) if example.item_type else 0)
@@ -162,7 +163,7 @@ def _longest(most: int, part: Callable[[int], str], limit: int, count: Count) ->
 
 
 def _bytes(example: RankingExample) -> int:
-    texts = [example.query, *example.history]
+    texts = [example.query, example.goal, *example.history]
     for candidate in example.candidates:
         texts += [candidate.text, candidate.name or ""]
     return sum(map(_size, texts))

@@ -34,7 +34,7 @@ THINK, ANSWER = "<think>", "<answer>"
 CONTEXT_BYTES, EXCLUDED_BYTES, THOUGHT_BYTES = 300, 100, 600
 """What is shown of another case: of its context, of what was excluded, and of the thought."""
 _NUMBER = re.compile(r" \(\d+\)$")
-_QUERY = re.compile(r"\$(?:query\b|\{query\})")
+_QUERY, _GOAL = (re.compile(rf"\$(?:{name}\b|\{{{name}\}})") for name in ("query", "goal"))
 THOUGHT_TOKENS = 512
 """Tokens kept free for a thought that is shown: two bytes a token, which is little in any script."""
 
@@ -207,10 +207,26 @@ def _context(templates: PromptTemplates, example: RankingExample) -> str:
     """The query, the history, or both, which every turn begins with."""
     item, query = item_type(example), one_line(example.query)
     history = "\n".join(one_line(h) for h in example.history)
-    if example.scenario != "recommendation":
-        return templates.text(example.scenario, "context", item=item, query=query, history=history)
+    if example.scenario == "routing":
+        goal = _goal(templates, example)
+        return templates.text("routing", "context", item=item, query=query, history=history, goal=goal)
+    if example.scenario == "passage":
+        return templates.text("passage", "context", item=item, query=query, history=history)
     # Another wording than ours may have a place of its own for the query.
     if query and not example.history and not _QUERY.search(templates.sections["recommendation"]["context"]):
         return templates.text("recommendation", "request", item=item, query=query)
     asked = templates.text("recommendation", "asked", item=item, query=query) if query else ""
     return templates.text("recommendation", "context", item=item, query=query, history=history, asked=asked)
+
+
+def _goal(templates: PromptTemplates, example: RankingExample) -> str:
+    """How the query is to be answered, in the list's words or else the template's.
+
+    Raises ConfigError where the list has words of its own and the template no place for them.
+    """
+    goal = one_line(example.goal)
+    if goal and not _GOAL.search(templates.sections["routing"]["context"]):
+        raise ConfigError(
+            f"example '{example.id}' has a goal, and the wording [routing] context no place for it: write $goal there"
+        )
+    return goal or templates.text("routing", "goal")

@@ -132,6 +132,7 @@ class Reranker:
         presorted: bool = False,
         scenario: Scenario | None = None,
         item_type: str = "",
+        goal: str = "",
     ) -> RankResult:
         """Rank documents for a query, or for a history of items (then they are what may come next), or for both.
 
@@ -143,11 +144,13 @@ class Reranker:
         scenario: what is asked: "passage" for a query and "recommendation" for a history where nothing is said;
             "routing" asks which LLM answers the query best, the documents being what is known of each.
         item_type: what one document is called in the prompt, such as "film".
+        goal: in routing how the query is to be answered, such as "well, whatever it costs"; without it "well and at a
+            low cost".
         Raises InputError if there are no documents, or no query and no history.
         """
         given = documents if isinstance(documents, str | Mapping) else list(documents)
         example = make_example(
-            query, given, history=history, presorted=presorted, scenario=scenario, item_type=item_type
+            query, given, history=history, presorted=presorted, scenario=scenario, item_type=item_type, goal=goal
         )
         result = self.rank_batch([example], top_k=top_k)[0]
         known = list(given.values()) if isinstance(given, Mapping) else given
@@ -260,6 +263,7 @@ def make_example(
     presorted: bool = False,
     scenario: Scenario | None = None,
     item_type: str = "",
+    goal: str = "",
 ) -> RankingExample:
     """An example from a query (or a history, or both) and documents, as for `Reranker.rank`.
 
@@ -282,6 +286,7 @@ def make_example(
         "candidates": _documents(documents),
         "presorted": presorted,
         "item_type": item_type,
+        "goal": goal,
         **({"scenario": scenario} if scenario else {}),
     }
     return example_from_dict(_plain(row))

@@ -48,9 +48,11 @@ class RankingExample:
     one candidate is called in a prompt ("movie"). `presorted`: the candidates stand in the order of an earlier ranking,
     best first, which the prompt then tells; else their order means nothing. `unlisted`: grades above 0 of relevant
     documents that are no candidates (an earlier ranking missed them); no ranking reaches them, and nDCG counts them.
+    `goal`: in routing how the query is to be answered ("well, whatever it costs"); else the prompt's own words say it.
     `achieved`: in routing what the candidates achieved, where it is known; no ranker reads it, reports do.
 
-    Raises InputError for no candidates, an id that stands twice, an unusable grade, or a history where none is read.
+    Raises InputError for no candidates, an id that stands twice, an unusable grade, or a history or goal where none is
+    read.
     """
 
     id: str
@@ -64,12 +66,15 @@ class RankingExample:
     presorted: bool = False
     unlisted: Mapping[str, float] = field(default_factory=dict)
     achieved: Mapping[str, Achieved] = field(default_factory=dict)
+    goal: str = ""
 
     def __post_init__(self) -> None:
         if not self.candidates:
             raise InputError(f"example '{self.id}' has no candidates: give at least one")
         if self.history and self.scenario != "recommendation":
             raise InputError(f"example '{self.id}': {self.scenario} is asked by a query alone: leave the history out")
+        if self.goal and self.scenario != "routing":
+            raise InputError(f"example '{self.id}': a goal is for routing; {self.scenario} has none: leave it out")
         ids = [c.id for c in self.candidates]
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)

@@ -82,6 +82,16 @@ def test_a_row_whose_first_stages_are_all_moot_ranks_nothing_without_one(tmp_pat
     assert plain.datasets == ("*",)
 
 
+def test_goals_of_other_data_are_moot_and_the_row_stays(tmp_path: Path) -> None:
+    path = tmp_path / "bench.toml"
+    row = "[[rows]]\nmodel = 'x'\ngoals = { 'router-*' = 'well', 'router-cost' = 'cheaply' }\n"
+    path.write_text(f"{row}[data]\nnames = ['passage-5', 'router-cost', 'router-balance']\n", encoding="utf-8")
+    (left,) = load_bench(path, ['data.names=["router-balance"]']).rows
+    assert (left.goals, left.datasets) == ({"router-*": "well"}, ("*",))
+    (left,) = load_bench(path, ['data.names=["passage-5"]']).rows
+    assert (left.goals, left.datasets) == ({}, ("*",))
+
+
 def test_what_set_itself_says_of_other_data_is_an_error(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"\[data.sources\] 'rec-game' matches none"):
         load_bench(file, ['data.names=["passage-5"]', 'data.sources.rec-game="x"'])
@@ -102,6 +112,8 @@ def test_what_set_itself_says_of_other_data_is_an_error(file: Path) -> None:
         ("[[rows]]\nmodel = 'x'\ndatasets = ['pasage-*']", "'pasage-*', which matches none of data.names"),
         ("[[rows]]\nbaseline = 'bm25'\nfirst_stage = { '*' = 'bm25' }", "belong to a row with a 'model'"),
         ("[[rows]]\nmodel = 'x'\nfirst_stage = { 'pasage-*' = 'bm25' }", "a row's first_stage has 'pasage-*', which"),
+        ("[[rows]]\nbaseline = 'bm25'\ngoals = { '*' = 'well' }", "and 'goals' belong to a row with a 'model'"),
+        ("[[rows]]\nmodel = 'x'\ngoals = { 'ruter-*' = 'well' }", "a row's goals has 'ruter-*', which matches none"),
         ("[data.options]\n'rec-films' = { seed = 1 }", "[data.options] 'rec-films' matches none of data.names"),
         ("[data]\nnames = ['rec-movie', 'rec-movie']", "names lists 'rec-movie' twice"),
         ("[data]\nnames = []", "data.names: Tuple should have at least 1 item"),

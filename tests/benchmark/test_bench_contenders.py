@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from r1ranker.benchmark import contenders as module
 from r1ranker.benchmark.contenders import BaselineRow, contenders
 from r1ranker.datasets import Dataset, load_dataset
 from r1ranker.errors import AssetError, ConfigError, InputError
+from r1ranker.evaluation.harness import run_ranker
 from r1ranker.fingerprints import code_fingerprint, digest, model_fingerprint
 from r1ranker.thoughts import ThoughtBank
 from r1ranker.types import RankingExample, Thought
@@ -148,6 +150,35 @@ def test_a_row_is_told_by_its_first_stage_and_leaves_out_data_sets_without_one(l
     assert len(set(told)) == 3
     assert told[1] == told[3] != told[2] == told[4]  # the last pattern that matches counts
     assert digest(made[0].identity(films)) == digest(made[0].identity(passages))
+
+
+def test_a_rows_goals_reach_its_prompts_and_tell_its_results_apart(
+    lists: Lists, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = lists(2, name="routing.jsonl")
+    rows = [{**json.loads(line), "scenario": "routing"} for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    data, passages = load_dataset(str(path)), load_dataset(str(lists(2)))
+    tables = [{}, {"*": "cheaply"}, {"*": "well", "*routing.jsonl": "cheaply"}, {"*": "well"}]
+    rows = [row(tiny_folder, name=str(k), goals=table) for k, table in enumerate(tables)]
+    made = contenders(bench_of(path, Path("lists.jsonl"), rows=rows))
+    told = [digest(m.identity(data)) for m in made]
+    assert len(set(told)) == 3
+    assert told[1] == told[2]  # the last pattern that matches counts
+    ranked: list[tuple[str, list[str]]] = []
+
+    def watched(name: str, ranker: Any, examples: Sequence[RankingExample], *rest: Any, **more: Any) -> Any:
+        ranked.append((name, [example.goal for example in examples]))
+        return run_ranker(name, ranker, examples, *rest, **more)
+
+    monkeypatch.setattr(module, "run_ranker", watched)
+    for m in made:
+        m.rank(data, data.test, 0, lambda _: None)
+    goals = ["", "cheaply", "cheaply", "well"]
+    assert ranked == [(str(k), [goal, goal]) for k, goal in enumerate(goals)]
+    assert made[0].applies(passages)
+    with pytest.raises(ConfigError, match=r"the row '1' has a goal for .*, which is no routing: leave it out"):
+        made[1].applies(passages)
 
 
 @pytest.mark.parametrize("baseline", ["bm25", "bpr"])

@@ -377,6 +377,7 @@ def test_results_stay_where_no_list_can_be_ranked(
     [
         ((), "passage"),
         (("--scenario", "routing"), "LLM"),
+        (("--scenario", "routing", "--goal", "fast"), "answer this query, fast."),
         (("--item-type", "planet", "--answer-form", "id"), "planet 2"),
     ],
 )

@@ -20,9 +20,10 @@ def examples(draw: st.DrawFn) -> RankingExample:
     ids = draw(st.lists(TEXT, min_size=1, max_size=4, unique=True))
     names = st.none() | TEXT.filter(bool)
     history = tuple(draw(st.lists(TEXT, max_size=2)))
+    scenario = "recommendation" if history else draw(st.sampled_from(["recommendation", "routing", "passage"]))
     return RankingExample(
         id=draw(TEXT),
-        scenario="recommendation" if history else draw(st.sampled_from(["recommendation", "routing", "passage"])),
+        scenario=scenario,
         candidates=tuple(Candidate(i, draw(TEXT), draw(names)) for i in ids),
         query=draw(TEXT.filter(str.strip)),
         history=history,
@@ -30,6 +31,7 @@ def examples(draw: st.DrawFn) -> RankingExample:
         group=draw(TEXT),
         item_type=draw(TEXT),
         presorted=draw(st.booleans()),
+        goal=draw(TEXT) if scenario == "routing" else "",
     )
 
 
@@ -154,7 +156,7 @@ def test_a_file_that_cannot_be_read_is_an_input_error(tmp_path: Path) -> None:
 
 def test_null_is_as_good_as_nothing() -> None:
     row = {"query": "q", "candidates": ["a"]}
-    nulls = dict.fromkeys(("history", "relevance", "context", "scenario", "presorted", "group", "item_type"))
+    nulls = dict.fromkeys(("history", "relevance", "context", "scenario", "presorted", "group", "item_type", "goal"))
     assert example_from_dict({**row, **nulls}) == example_from_dict(row)
     past = {"history": ["x"], "candidates": ["a"]}
     assert example_from_dict({**past, "query": None}) == example_from_dict(past)

@@ -3,12 +3,13 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from r1ranker.datasets import Dataset, build_routing, load_dataset
+from r1ranker.datasets import Dataset, build_routing, example_to_dict, load_dataset
 from r1ranker.errors import InputError
 
 HEADER = "q_id,task_id,query,llm,effect,cost,response\n"
@@ -294,6 +295,16 @@ def test_prices_are_needed_where_costs_count_and_only_there(tmp_path: Path) -> N
     assert {c.text for c in data.train[0].candidates} == {"a", "b"}
     with pytest.raises(InputError, match=r"the LLM 'a' has no cost, and no file of prices is given: add its input_pr"):
         load_dataset("router-cost", source=tmp_path)
+
+
+def test_lists_say_the_goal_that_is_given_and_else_are_what_they_were(tmp_path: Path) -> None:
+    plain, told = build(tmp_path, test_fraction=0.5), build(tmp_path, test_fraction=0.5, goal="well, whatever it costs")
+    examples = told.train + told.test
+    assert examples
+    assert {e.goal for e in examples} == {"well, whatever it costs"}
+    assert [replace(e, goal="") for e in examples] == list(plain.train + plain.test)
+    assert "goal" not in example_to_dict(plain.train[0])  # nor in what is hashed of it
+    assert plain.fingerprint() != told.fingerprint()
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_files_that_changed_since_have_another_split(lists: str) -> None:
 
 
 def test_options_of_the_training_side_alone_make_no_other_split(lists: str) -> None:
-    facts = {"options": {lists: {"test_fraction": 0.2, "examples_per_user": 4}}}
+    facts = {"options": {lists: {"test_fraction": 0.2, "examples_per_user": 4, "goal": "well"}}}
     assert told(lists, facts, test_fraction=0.2) == ""
 
 

@@ -138,13 +138,14 @@ def test_what_rankers_here_add_reaches_the_prompt() -> None:
     route = {"query": "prove it", "documents": [{"name": "small", "text": "cheap"}, {"name": "large", "text": "dear"}]}
     with client(llm) as asked:
         assert places(asked.post("/rerank", json=film)) == [1, 0]
-        assert places(asked.post("/rerank", json={**route, "scenario": "routing"})) == [1, 0]
+        assert places(asked.post("/rerank", json={**route, "scenario": "routing", "goal": "fast"})) == [1, 0]
         assert places(asked.post("/rerank", json={**ASK, "presorted": True})) == [2, 1, 0]
         assert places(asked.post("/rerank", json=ASK)) == [2, 1, 0]
     films, routing, presorted, _, plain, _ = (request.prompt.user for request in llm.requests)
     assert "Heat (1995)" in films
     assert "film" in films
     assert "small: cheap" in routing
+    assert "answer this query, fast." in routing
     assert len(presorted) > len(plain)
 
 
@@ -237,10 +238,11 @@ def test_texts_are_cut_to_what_is_asked_for(own: int | None, asked_for: int | No
         ({**ASK, "model": "\ud800\n"}, 404, r"'\ud800\n' is not served here"),
         ({**ASK, "documents": ["x"] * 6}, 413, "6 documents: this server takes 5 at most"),
         (
-            {**ASK, "history": ["x" * 12, "y" * 12], "item_type": "book"},
+            {**ASK, "history": ["x" * 12, "y" * 10], "item_type": "book", "goal": "ok"},
             413,
-            "43 characters of query, history and item type: this server takes 42 at most (--max-query-characters)",
+            "43 characters of query, history, item type and goal: this server takes 42 at most (--max-query-char",
         ),
+        ({**ASK, "goal": "well"}, 400, "a goal is for routing; passage has none: leave it out"),
         ({**ASK, "query": "x" * 43}, 413, "43 characters"),
         ({**ASK, "top_n": -1}, 422, "top_n"),
         ({**ASK, "top_k": -1}, 422, "top_k"),
@@ -446,9 +448,8 @@ def test_a_page_of_another_site_can_ask_nothing() -> None:
 
 
 def test_null_is_the_same_as_nothing() -> None:
-    nothing = dict.fromkeys(
-        ["model", "top_n", "return_documents", "max_tokens_per_doc", "history", "presorted", "item_type", "trace"]
-    )
+    fields = ["model", "top_n", "return_documents", "max_tokens_per_doc", "history", "presorted", "item_type", "goal"]
+    nothing = dict.fromkeys([*fields, "trace"])
     with client() as asked:
         reply = asked.post("/rerank", json={**ASK, **nothing})
         assert places(reply) == [1, 2, 0]

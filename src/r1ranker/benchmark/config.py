@@ -98,6 +98,9 @@ class RowConfig(Section):
     first_stage: dict[str, str] = Field(default_factory=dict)
     """For a model: the baseline in whose order lists are handed to it, by the name or pattern of data sets, such as
     { "passage-*" = "bm25" }. Other data sets are left out of such a row."""
+    goals: dict[str, str] = Field(default_factory=dict)
+    """For a model, in routing: how prompts say that queries are to be answered (`RankingExample.goal`), by the name or
+    pattern of data sets, such as { router-cost = "at the lowest cost" }. Lists of others stay as they are."""
     limit: int | None = Field(None, ge=1, strict=True)
     """Fewer test queries than the others, the first ones; it is compared on those it shares with the base row."""
     datasets: tuple[str, ...] = ("*",)
@@ -107,8 +110,8 @@ class RowConfig(Section):
     def _one_kind(self) -> RowConfig:
         if sum(place is not None for place in (self.model, self.baseline, self.run)) != 1:
             raise ValueError("a row has one of 'model', 'baseline' and 'run'")
-        if self.model is None and (self.ranker or self.temperature or self.first_stage):
-            raise ValueError("'ranker', 'temperature' and 'first_stage' belong to a row with a 'model'")
+        if self.model is None and (self.ranker or self.temperature or self.first_stage or self.goals):
+            raise ValueError("'ranker', 'temperature', 'first_stage' and 'goals' belong to a row with a 'model'")
         if self.baseline is None and self.options:
             raise ValueError("'options' belong to a row with a 'baseline'")
         try:
@@ -167,7 +170,7 @@ class BenchConfig(Section):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds lists a seed twice")
         for row in self.rows:
-            for table in ("datasets", "first_stage"):
+            for table in ("datasets", "first_stage", "goals"):
                 for pattern in getattr(row, table):
                     if not any(fnmatchcase(name, pattern) for name in self.data.names):
                         raise ValueError(f"a row's {table} has '{pattern}', which matches none of data.names")
@@ -206,6 +209,8 @@ def _forget_other_data(raw: dict[str, Any], given: Mapping[str, Any]) -> None:
     for row in raw["rows"] if isinstance(raw.get("rows"), list) else ():
         if isinstance(row, dict) and isinstance(row.get("datasets"), list):
             row["datasets"] = [pattern for pattern in row["datasets"] if not moot(str(pattern))]
+        if isinstance(row, dict) and isinstance(goals := row.get("goals"), dict):
+            row["goals"] = {pattern: goal for pattern, goal in goals.items() if not moot(str(pattern))}
         if isinstance(row, dict) and isinstance(first := row.get("first_stage"), dict):
             row["first_stage"] = {pattern: name for pattern, name in first.items() if not moot(str(pattern))}
             if first and not row["first_stage"]:

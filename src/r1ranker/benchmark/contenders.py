@@ -7,6 +7,7 @@ import gc
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -115,12 +116,19 @@ class ModelRow:
     def applies(self, dataset: Dataset) -> bool:
         first = self._first_stage(dataset)
         wanted = named(self._bench, dataset.name, self.config.datasets)
+        if wanted and self._goal(dataset) and any(example.scenario != "routing" for example in dataset.test):
+            raise ConfigError(f"the row '{self.name}' has a goal for {dataset.name}, which is no routing: leave it out")
         return wanted and (first.applies(dataset) if first else not self._first_stages)
 
     def _first_stage(self, dataset: Dataset) -> BaselineRow | None:
         """Of the last pattern that matches."""
         matching = [row for pattern, row in self._first_stages.items() if named(self._bench, dataset.name, [pattern])]
         return matching[-1] if matching else None
+
+    def _goal(self, dataset: Dataset) -> str:
+        """Of the last pattern that matches; empty where lists stay as they are."""
+        goals = self.config.goals.items()
+        return next((goal for pattern, goal in reversed(goals) if named(self._bench, dataset.name, [pattern])), "")
 
     def seeds(self) -> tuple[int, ...]:
         return self._bench.seeds if self.config.temperature else self._bench.seeds[:1]
@@ -136,6 +144,7 @@ class ModelRow:
             **{name: sha256(Path(path)) if path else "" for name, path in files.items()},
             "temperature": self.config.temperature,
             **({"first stage": self._first_identity(first, dataset)} if first else {}),
+            **({"goal": goal} if (goal := self._goal(dataset)) else {}),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -184,6 +193,8 @@ class ModelRow:
             before = baseline.flops
             examples = presort(examples, baseline)
             flops = baseline.flops - before
+        if goal := self._goal(dataset):
+            examples = [replace(example, goal=goal) for example in examples]
         presorted = time.perf_counter() - begin
         reranker = self._load()
         # Prefixes that earlier chunks left would decide what this one costs, and after a stop they are not there.

@@ -69,6 +69,15 @@ def rank(
     item_type: Annotated[
         str, typer.Option("--item-type", metavar="WORD", help="What one --doc is called, such as film.")
     ] = "",
+    goal: Annotated[
+        str,
+        typer.Option(
+            "--goal",
+            metavar="WORDS",
+            help='In routing how the query is to be answered, such as "well, whatever it costs".',
+            show_default="well and at a low cost",
+        ),
+    ] = "",
     model: options.Model = options.DEFAULT_MODEL,
     *,
     settings: dict[str, Any],
@@ -88,7 +97,8 @@ def rank(
 
     What you leave out stays as the model was trained. Exit code 2: some lists could not be ranked; 1: none could.
     """
-    told = {"presorted": presorted, "scenario": scenario.value if scenario else None, "item_type": item_type}
+    asked = scenario.value if scenario else None
+    told = {"presorted": presorted, "scenario": asked, "item_type": item_type, "goal": goal}
     from r1ranker.datasets.trec_files import run_lines
 
     examples, bad = _read(query, history or [], doc or [], tasks, told)

@@ -4,13 +4,13 @@ One object a line:
 
     {id?, scenario?, query | history | context, candidates: [text | {id?, text, name?, title?}],
      relevance?: {id: grade}, group?, item_type?, presorted?, unlisted?: {id: grade},
-     achieved?: {id: {effect, cost?}}}
+     achieved?: {id: {effect, cost?}}, goal?}
 
 `context` is another word for either: a text is a query, a list of texts a history. Both together are what a user
 chose and asks for now. `documents` is another word for the candidates, `_id` (BEIR's) for a candidate's id, and a
 `title` is read before its text. `presorted` is true where the
 candidates stand in the order of an earlier ranking, best first; `unlisted` are relevant documents that it missed;
-`achieved` says in routing how good and how dear each LLM was.
+`achieved` says in routing how good and how dear each LLM was, and `goal` what the choice is to weigh.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _KEYS = (
     "presorted",
     "unlisted",
     "achieved",
+    "goal",
 )
 
 _OTHER_IDS = ("doc_id", "docid", "document_id", "pid", "item_id", "ID")
@@ -99,7 +100,7 @@ def example_to_dict(example: RankingExample) -> dict[str, Any]:
         {"id": c.id, "text": c.text} | ({} if c.name is None else {"name": c.name}) for c in example.candidates
     ]
     row: dict[str, Any] = {"id": example.id, "scenario": example.scenario}
-    for key in ("query", "group", "item_type"):
+    for key in ("query", "group", "item_type", "goal"):
         if value := getattr(example, key):
             row[key] = value
     if example.history:
@@ -155,6 +156,7 @@ def example_from_dict(row: Any, *, default_id: str = "1") -> RankingExample:
         item_type=_name(row, "item_type", ""),
         presorted=presorted,
         achieved=achieved,
+        goal=_name(row, "goal", ""),
     )
 
 

@@ -46,6 +46,7 @@ def build_routing(
     near_duplicates: float | None = 0.8,
     split: Literal["own", "given"] = "own",
     test_fraction: float = 0.2,
+    goal: str = "",
     seed: int = 0,
 ) -> Dataset:
     """One example a query: the LLMs as candidates (shuffled), the best of them relevant with grade 1.
@@ -70,6 +71,8 @@ def build_routing(
     split: "own" draws one by `test_fraction` and `seed`; "given" takes the source's (its `split`: train, test; others
         are left out), less the train queries that are near-duplicates of a test one.
     test_fraction: the part of the groups of queries that is held out.
+    goal: how the prompts say that queries are to be answered, such as "well, whatever it costs" (see RankingExample):
+        lists of several weights can then be told apart. Without it they all say the same.
     seed: decides the split, and the order in which each example lists the LLMs.
     A query that lacks an LLM's outcome is ranked over those it has. Raises InputError for files or numbers
     that cannot be used, and for an LLM that is not to be found.
@@ -137,6 +140,7 @@ def build_routing(
             achieved={llm: Achieved(query.effects[llm], query.costs.get(llm)) for llm in order},
             group=group,
             item_type="LLM",
+            goal=goal,
         )
 
     note(notes, len(table) - len(usable), "queries with outcomes of fewer than 2 LLMs dropped")

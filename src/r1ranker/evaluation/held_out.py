@@ -15,7 +15,7 @@ from r1ranker.datasets.base import normalise
 from r1ranker.errors import R1RankerError
 from r1ranker.types import RankingExample
 
-_TRAIN_SIDE = ("train_target", "examples_per_user")
+_TRAIN_SIDE = ("train_target", "examples_per_user", "goal")
 """Options that decide nothing about the split."""
 
 

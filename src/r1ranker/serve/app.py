@@ -51,7 +51,7 @@ def create_app(
     """The server of one model.
 
     model, aliases: the names that a request may call it by. api_key, hosts: see `Guard`. max_documents: of a request.
-    max_query_characters: of its query, history and item type together. max_waiting, concurrency: see `Batcher`.
+    max_query_characters: of its query, history, item type and goal together. max_waiting, concurrency: see `Batcher`.
     Raises InputError for a key without a character.
     """
     if api_key is not None and not api_key.strip():
@@ -80,8 +80,8 @@ def create_app(
             raise HTTPException(404, f"{asked.model[:100]!a} is not served here, '{model}' is (--alias adds a name)")
         if (n := len(asked.documents)) > max_documents:
             raise _too_much(n, "documents", max_documents, "--max-documents")
-        if (n := sum(map(len, (asked.query, *asked.history, asked.item_type)))) > max_query_characters:
-            what = "characters of query, history and item type"
+        if (n := sum(map(len, (asked.query, *asked.history, asked.item_type, asked.goal)))) > max_query_characters:
+            what = "characters of query, history, item type and goal"
             raise _too_much(n, what, max_query_characters, "--max-query-characters")
         ranked = asyncio.create_task(batcher.rank(_example(asked), asked.max_tokens_per_doc))
         result = await _while_there(request, ranked)
@@ -125,7 +125,7 @@ def create_app(
 def _example(asked: RerankRequest) -> RankingExample:
     """What is ranked. Its id is a digest of it: what is shuffled by id comes out alike for the same request."""
     documents = [d if isinstance(d, str) else d.model_dump() for d in asked.documents]
-    told: dict[str, Any] = asked.model_dump(include={"history", "presorted", "scenario", "item_type"})
+    told: dict[str, Any] = asked.model_dump(include={"history", "presorted", "scenario", "item_type", "goal"})
     example = make_example(asked.query, documents, **told)
     digest = hashlib.sha256(json.dumps([asked.query, documents, told]).encode())
     return replace(example, id=digest.hexdigest()[:32])

@@ -59,6 +59,7 @@ class RerankRequest(BaseModel):
         description="'recommendation' with a history, else 'passage'; 'routing': which LLM answers the query best.",
     )
     item_type: str = Field("", description="What one document is called in the prompt, such as film.")
+    goal: str = Field("", description="In routing how the query is to be answered; else 'well and at a low cost'.")
     trace: bool = Field(False, description="Also every turn: what was excluded, and how likely each was.")
 
     @model_validator(mode="before")
