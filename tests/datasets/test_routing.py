@@ -331,6 +331,7 @@ def test_the_seed_decides(tmp_path: Path) -> None:
         (TABLE, {"near_duplicates": 2.0}, "near-duplicates is 2.0"),
         (TABLE, {"ties": "all"}, "ties is 'all'"),
         (TABLE, {"effect_weight": 0.0}, "not both 0"),
+        (TABLE, {"goal": 3}, "goal is 3; it must be a text"),
         (TABLE, {"cost_weight": -1.0}, "numbers >= 0"),
     ],
 )

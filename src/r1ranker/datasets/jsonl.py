@@ -10,7 +10,7 @@ One object a line:
 chose and asks for now. `documents` is another word for the candidates, `_id` (BEIR's) for a candidate's id, and a
 `title` is read before its text. `presorted` is true where the
 candidates stand in the order of an earlier ranking, best first; `unlisted` are relevant documents that it missed;
-`achieved` says in routing how good and how dear each LLM was, and `goal` what the choice is to weigh.
+`achieved` says in routing how good and how dear each LLM was, and `goal` how the query is to be answered.
 """
 
 from __future__ import annotations

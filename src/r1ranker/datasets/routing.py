@@ -79,6 +79,8 @@ def build_routing(
     """
     if ties not in get_args(Ties):
         raise InputError(f"ties is '{ties}'; it must be one of {', '.join(get_args(Ties))}")
+    if not isinstance(goal, str):
+        raise InputError(f"goal is {goal!r}; it must be a text")
     if split not in ("own", "given"):
         raise InputError(f"split is '{split}'; it must be own or given")
     if min(effect_weight, cost_weight) < 0 or effect_weight == cost_weight == 0:
