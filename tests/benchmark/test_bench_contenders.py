@@ -152,7 +152,7 @@ def test_a_row_is_told_by_its_first_stage_and_leaves_out_data_sets_without_one(l
     assert digest(made[0].identity(films)) == digest(made[0].identity(passages))
 
 
-def test_a_rows_goals_reach_its_prompts_and_tell_its_results_apart(
+def test_a_rows_goals_reach_its_lists_and_tell_its_results_apart(
     lists: Lists, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = lists(2, name="routing.jsonl")
