@@ -148,6 +148,7 @@ ON_POLICY = ("train.states=on_policy",)
 GRPO = ("train.algorithm=grpo", "train.group_size=4")
 GIGPO = (*GRPO, *ON_POLICY, "train.credit=gigpo")
 EXPECTED = (*NO_THINKING, "train.credit=trajectory")
+NDCG = (*NO_THINKING, "train.credit=ndcg")
 LISTWISE = ("train.algorithm=listwise", "ranker.thinking=false")
 
 
@@ -166,8 +167,9 @@ def test_ways_to_give_credit_that_go_together(settings: tuple[str, ...]) -> None
     assert load_config(None, settings).train.states == "on_policy"
 
 
-def test_expected_returns_need_no_eliminations() -> None:
-    assert load_config(None, EXPECTED).train.states == "subsets"
+@pytest.mark.parametrize("settings", [EXPECTED, NDCG])
+def test_expected_returns_need_no_eliminations(settings: tuple[str, ...]) -> None:
+    assert load_config(None, settings).train.states == "subsets"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,11 @@ def test_expected_returns_need_no_eliminations() -> None:
         (("train.turn_gamma=0.9",), r"train\.turn_gamma discounts.* set train\.credit = 'trajectory'"),
         (("train.step_weight=0.5",), r"train\.step_weight is for train\.credit = 'gigpo'"),
         ((*GIGPO, "train.credit=trajectory", "train.step_weight=0.5"), r"train\.step_weight is for"),
-        ((*NO_THINKING, *ON_POLICY, "train.credit=gigpo"), r"is for sampled replies.* 'turn' or 'trajectory'"),
+        ((*NO_THINKING, *ON_POLICY, "train.credit=gigpo"), r"is for sampled replies.* 'turn', 'trajectory'"),
+        ((*ON_POLICY, *GRPO, "train.credit=ndcg"), r"'ndcg' is exact, .* 'grpo' samples: .* 'trajectory'"),
+        ((*LISTWISE, "train.credit=ndcg"), r"'listwise' learns from none: leave it out, or set"),
+        ((*NDCG, "ranker.kind=direct", "ranker.constrained=true"), r"'ndcg' is of eliminations.* 'turn'"),
+        ((*NDCG, "train.scale_rewards=true"), r"'ndcg' a list's return is a share already"),
         ((*EXPECTED, "train.scale_rewards=true"), r"train\.scale_rewards divides the rewards of a turn"),
         ((*EXPECTED, "train.turn_gamma=0.9"), r"train\.turn_gamma discounts turns that are gone through"),
         ((*EXPECTED, "ranker.kind=direct", "ranker.constrained=true"), r"'trajectory' is of eliminations.* 'turn'"),

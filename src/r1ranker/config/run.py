@@ -123,6 +123,11 @@ class RunConfig(Section):
             )
         elif train.algorithm == "all_actions":
             self._expected_credit_fits()
+        elif train.credit == "ndcg":
+            raise ValueError(
+                "train.credit = 'ndcg' is exact, and train.algorithm = "
+                f"'{train.algorithm}' samples: set train.credit = 'trajectory', or train.algorithm = 'all_actions'"
+            )
         elif train.states != "on_policy":
             raise ValueError(
                 f"train.credit = '{train.credit}' needs the turns of whole eliminations: set train.states = "
@@ -145,19 +150,19 @@ class RunConfig(Section):
     def _expected_credit_fits(self) -> None:
         """Whether all_actions can give the credit that is asked for, which is not that of a turn alone."""
         train = self.train
-        if train.credit != "trajectory":
+        if train.credit == "gigpo":
             raise ValueError(
-                f"train.credit = '{train.credit}' is for sampled replies, and train.algorithm = 'all_actions' samples "
-                "none: set train.credit = 'turn' or 'trajectory', or train.algorithm = 'grpo'"
+                "train.credit = 'gigpo' is for sampled replies, and train.algorithm = 'all_actions' samples none: set "
+                "train.credit = 'turn', 'trajectory' or 'ndcg', or train.algorithm = 'grpo'"
             )
         if self.ranker.kind == "direct":
             raise ValueError(
-                "train.credit = 'trajectory' is of eliminations, and ranker.kind = 'direct' has none: set "
+                f"train.credit = '{train.credit}' is of eliminations, and ranker.kind = 'direct' has none: set "
                 "train.credit = 'turn'"
             )
         if train.scale_rewards:
             raise ValueError(
-                "train.scale_rewards divides the rewards of a turn, and with train.credit = 'trajectory' a list's "
+                f"train.scale_rewards divides the rewards of a turn, and with train.credit = '{train.credit}' a list's "
                 "return is a share already: leave it out"
             )
         if train.turn_gamma != 1:

@@ -10,7 +10,7 @@ from r1ranker.rewards import Reward
 from r1ranker.sections import Section
 
 Algorithm = Literal["all_actions", "listwise", "grpo", "ppo"]
-Credit = Literal["turn", "trajectory", "gigpo"]
+Credit = Literal["turn", "trajectory", "ndcg", "gigpo"]
 Aggregation = Literal["token_mean", "reply_mean", "reply_sum"]
 SAMPLED: tuple[Algorithm, ...] = ("grpo", "ppo")
 """The algorithms that learn from sampled replies; the others score the candidates' labels and sample nothing."""
@@ -65,7 +65,8 @@ class TrainConfig(Section):
     that are left in the turns of a whole elimination by the model as it is, at most states_per_example of them."""
     credit: Credit = "turn"
     """turn: an exclusion by its own reward. trajectory: by those of the following turns too, which all_actions knows
-    without going through them; sampled replies need states = "on_policy". gigpo, for sampled replies: compares whole
+    without going through them; sampled replies need states = "on_policy". ndcg, for all_actions: by the nDCG that the
+    elimination is expected to end with, to which the best places count most. gigpo, for sampled replies: compares whole
     eliminations and those of their turns that have the same left."""
     turn_gamma: float = Field(1.0, ge=0, le=1)
     """For trajectory and gigpo with sampled replies: the discount from one turn of an elimination to the next."""

@@ -1,8 +1,8 @@
 """Learning without thinking, where every candidate's label is scored and nothing is sampled.
 
-`all_actions`, the exact policy gradient: an IRanker's action is an exclusion, which is judged by its own reward or
-(`credit = "trajectory"`) by what the whole elimination is expected to return. A DRanker's is the next line of its list,
-and earns what that adds to nDCG@20.
+`all_actions`, the exact policy gradient: an IRanker's action is an exclusion, which is judged by its own reward, by
+what the whole elimination is expected to return (`credit = "trajectory"`) or by the nDCG that it is expected to end
+with (`credit = "ndcg"`). A DRanker's is the next line of its list, and earns what that adds to nDCG@20.
 
 `listwise`, supervised and without a reward, to compare with: the best candidates are to be excluded last by an IRanker,
 and written next by a DRanker.
@@ -24,6 +24,7 @@ from r1ranker.rankers import DRanker, IRanker
 from r1ranker.rewards import exclusion_values, listing_values
 from r1ranker.rl.losses import all_actions_loss, categorical_kl, elimination_loss, entropy, listwise_loss
 from r1ranker.rl.metrics import Averages
+from r1ranker.rl.places import expected_ndcg
 from r1ranker.rl.policy import Policy, even_parts, split_by_tokens
 from r1ranker.rl.states import State, request_of
 
@@ -71,6 +72,14 @@ class Scored:
             return listwise_loss(scores, rewards)
         return listwise_loss(-scores, rewards.max() - rewards)
 
+    def _return(self, scores: Tensor, rewards: Tensor) -> Tensor:
+        """What an elimination by these scores is expected to earn as a whole."""
+        if self.config.train.credit == "ndcg":
+            share = expected_ndcg(scores, rewards.max() - rewards)
+        else:
+            share = -elimination_loss(scores, rewards)
+        return share * self.config.reward.answer
+
     def _micro(self, states: Sequence[State], rows: Sequence[Sequence[Pack]], total: int, averages: Averages) -> None:
         train = self.config.train
         # What a constrained answer is worth is its log-probability already.
@@ -90,8 +99,8 @@ class Scored:
             told = {"reward": float(expected.detach()), "reward_uniform": float(rewards.mean())}
             if train.algorithm == "listwise":
                 learned = -self._imitation_loss(scores, rewards)
-            elif train.credit == "trajectory":
-                learned = -elimination_loss(scores, rewards) * self.config.reward.answer
+            elif train.credit != "turn":
+                learned = self._return(scores, rewards)
                 told["return"] = float(learned.detach())
             else:
                 learned = expected / (float(rewards.std(correction=0)) or 1.0) if train.scale_rewards else expected
