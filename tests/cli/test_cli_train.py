@@ -94,6 +94,34 @@ def test_a_run_is_saved_compared_and_resumed(cli: Invoke, recipe: Path) -> None:
     assert ranked.exit_code == 0
 
 
+def test_a_run_with_validation_saves_the_best_step_and_tells_of_it(cli: Invoke, recipe: Path) -> None:
+    recipe.write_text(recipe.read_text(encoding="utf-8") + "[validation]\nlists = 1\nevery = 1\n", encoding="utf-8")
+    run = cli("train", recipe, "--no-eval")
+    assert run.exit_code == 0, run.stderr
+    folder = Path("runs/tiny")
+    found = [json.loads(line) for line in (folder / "validation.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in found] == [0, 1, 2]
+    assert all(set(row) == {"step", "MRR", "nDCG@5", "nDCG@10", "Hit@1", "Hit@5"} for row in found)
+    assert all(0 < row["MRR"] <= 1 for row in found)
+    best = max(found[1:], key=lambda row: row["MRR"])["step"]
+    assert told(folder / "model")["best_step"] == best
+    assert f"the model is that of step {best}, the best by MRR of validation" in run.stdout
+    assert "1 training lists kept out for validation" in run.stderr
+    # Beside the reward, while it trains
+    assert runs._note({"reward": 0.5, "validation/MRR": 0.25}) == "reward 0.500, validation/MRR 0.250"
+
+    kept = folder / "checkpoints" / "best" / f"step-{best:06d}"
+    assert cli("model", "save", kept, "--out", "best").exit_code == 0
+    assert (Path("best/model.safetensors")).read_bytes() == (folder / "model/model.safetensors").read_bytes()
+
+
+def test_too_many_lists_to_validate_on_are_refused_before_anything_is_trained(cli: Invoke, recipe: Path) -> None:
+    refused = cli("train", recipe, "--set", "validation.lists=99", "--no-eval")
+    assert refused.exit_code == 1
+    assert "validation.lists = 99 of" in refused.stderr
+    assert not Path("runs/tiny/checkpoints").exists()
+
+
 def told(folder: Path | str) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads((Path(folder) / "ranker.json").read_text(encoding="utf-8"))["facts"]
     return facts

@@ -261,3 +261,13 @@ def test_constrained_answers_are_trained_where_labels_are_scored(algorithm: str)
     assert config.ranker.build(None).constrained  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match=r"constrained = true is trained by .*'all_actions' or 'listwise', not 'ppo'"):
         load_config(None, without)
+
+
+def test_validation_is_off_and_by_the_first_step_only_where_there_is_one() -> None:
+    assert load_config(None, ()).validation is None
+    settings = load_config(None, (*NO_THINKING, "validation.first_step=true")).validation
+    assert settings is not None
+    assert (settings.lists, settings.every, settings.measure, settings.keep_best) == (32, 20, "MRR", True)
+    for other in ((), ("ranker.kind=direct", "ranker.thinking=false")):
+        with pytest.raises(ConfigError, match=r"validation\.first_step = true ranks by .*: leave it out"):
+            load_config(None, (*other, "validation.first_step=true"))

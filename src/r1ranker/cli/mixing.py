@@ -10,8 +10,8 @@ from r1ranker.baselines import presort_dataset
 from r1ranker.cli.options import load_data
 from r1ranker.config import RunConfig
 from r1ranker.datasets import Dataset, built_as
-from r1ranker.datasets.base import normalise, note
-from r1ranker.datasets.duplicates import near_duplicate_groups
+from r1ranker.datasets.base import note
+from r1ranker.datasets.duplicates import near_duplicate_groups, past_of
 from r1ranker.types import RankingExample
 
 OWN_TEST_FRACTION = 0.2
@@ -69,7 +69,7 @@ def mix(datasets: list[Dataset]) -> Dataset:
     asked = [next(keys) if e.query.strip() else "" for e in (*train, *test)]
     tests = iter(asked[len(train) :])
     tested = [
-        {*islice(tests, len(one.test)), *map(_past, one.test), *(built_as(e.id) for e in one.test)} - {""}
+        {*islice(tests, len(one.test)), *map(past_of, one.test), *(built_as(e.id) for e in one.test)} - {""}
         for one in datasets
     ]
     elsewhere = [set().union(*(keys for keys in tested if keys is not own)) for own in tested]
@@ -77,7 +77,7 @@ def mix(datasets: list[Dataset]) -> Dataset:
     kept = [
         (e, origin)
         for e, (origin, known, own), key in zip(train, origins, asked, strict=False)
-        if not {key, _past(e), built_as(own)} & known
+        if not {key, past_of(e), built_as(own)} & known
     ]
     dropped = "training examples dropped: their query, history or user is tested in another data set"
     note(notes, len(train) - len(kept), dropped)
@@ -95,8 +95,3 @@ def mix(datasets: list[Dataset]) -> Dataset:
         origins=tuple(origin for _, origin in kept),
         fingerprints={name: told for d in datasets for name, told in d.fingerprints.items()},
     )
-
-
-def _past(example: RankingExample) -> str:
-    """The history of a list without a query, as it is compared."""
-    return "" if example.query.strip() else "past: " + normalise(" | ".join(example.history))

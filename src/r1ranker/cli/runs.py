@@ -20,6 +20,7 @@ from r1ranker.cli.console import Bar, loading, say
 from r1ranker.cli.errors import on_interrupt, on_sigterm, require_writable
 from r1ranker.cli.facts import versions
 from r1ranker.cli.mixing import data_options, load_examples
+from r1ranker.cli.validation import keep_out, measure_of
 from r1ranker.config import ModelConfig, RunConfig
 from r1ranker.datasets import Dataset
 from r1ranker.errors import AssetError, CheckpointError, InputError, R1RankerError
@@ -47,6 +48,8 @@ class TrainedRun:
     policy: Policy
     metrics: list[dict[str, float]]
     seconds: float
+    best_step: int | None = None
+    """Whose weights the model has, where [validation] chose; None: the last step's."""
 
 
 def train_run(
@@ -85,6 +88,7 @@ def _train(
         data = dataset if dataset is not None else load_examples(config)
         if not data.train:
             raise InputError(f"'{data.name}' has no training examples: lower its test_fraction")
+        aside = keep_out(config, data)
         with loading():
             policy = Policy.load(config.model, config.seed)
         origin = _origin(config, data)  # now, while what it began at is there
@@ -95,18 +99,26 @@ def _train(
         trainer = Trainer(
             config,
             policy,
-            data.train,
+            aside.train,
             folder,
-            origins=data.origins,
+            origins=aside.origins,
             model=_fingerprint(config.model),
             on_step=on_step,
+            validate=measure_of(config, policy, aside.lists),
             show=show,
         )
         if trainer.truncated:
             say(f"  {trainer.truncated:,} texts cut to fit the model's context, or ranker.document_tokens")
         metrics = trainer.run(resume=resume)
     seconds = time.perf_counter() - begin
-    facts = _facts(config, origin, metrics, steps=config.train.steps, seconds=_seconds(folder, metrics))
+    facts = _facts(
+        config,
+        origin,
+        metrics,
+        steps=config.train.steps,
+        best_step=trainer.best_step,
+        seconds=_seconds(folder, metrics),
+    )
     model = folder / "model"
     try:
         _save(config, model, policy, facts)
@@ -114,19 +126,20 @@ def _train(
         raise R1RankerError(
             f"the model could not be saved in {model} ({error}). {_last(folder)}: make room there, then {GO_ON}"
         ) from error
-    return TrainedRun(config, folder, model, policy, metrics, seconds)
+    return TrainedRun(config, folder, model, policy, metrics, seconds, trainer.best_step)
 
 
 def save_model(place: Path, out: Path) -> Path:
     """Save the model of a run's checkpoint in `out`, a new folder, as the run itself would; returns the checkpoint.
 
-    place: a checkpoint, also one of a warm-up, or a run's folder: its newest one.
+    place: a checkpoint, also one of a warm-up or the best one of a validation, or a run's folder: its newest one.
     Needs the base model as it was; not the data, nor the adapter that LoRA began at.
     Raises CheckpointError where there is no checkpoint, or one that is damaged or of another base, AssetError for an
     `out` that is there already or cannot be written.
     """
     from r1ranker.rl.metrics import read_metrics
     from r1ranker.rl.policy import Policy
+    from r1ranker.rl.validation import BEST
     from r1ranker.rl.warmup import WARMUP
 
     if out.exists():
@@ -139,7 +152,7 @@ def save_model(place: Path, out: Path) -> Path:
         raise CheckpointError(f"{path} was made with a recipe that this version does not read") from error
     above = path.resolve().parent
     warm = above.name == WARMUP
-    folder = above.parent.parent if warm else above.parent
+    folder = above.parent.parent if above.name in (WARMUP, BEST) else above.parent
     origin = _kept_origin(config, folder)
     with loading():
         # On the CPU: a run's GPU may be busy, or elsewhere. Where LoRA began, the checkpoint's tensors stand now.
@@ -203,6 +216,9 @@ def _shown(what: str, steps: int) -> Iterator[OnStep]:
 
 def _note(metrics: dict[str, float]) -> str:
     reward = f"reward {metrics['reward']:.3f}" if "reward" in metrics else ""
+    for name in metrics:
+        if name.startswith("validation/"):
+            reward += f", {name} {metrics[name]:.3f}"
     if "accepted" not in metrics:
         return reward
     return f"{reward}, accepted {metrics['accepted']:,.0f} of {metrics['sampled']:,.0f} completions"  # of a warm-up
@@ -237,11 +253,13 @@ def _facts(
     *,
     steps: int,
     rounds: int | None = None,
+    best_step: int | None = None,
     seconds: float,
 ) -> dict[str, Any]:
     """What a model tells of the run.
 
-    metrics: of its steps. rounds: of its warm-up; None: all. seconds: what it took; 0: not known.
+    metrics: of its steps. rounds: of its warm-up; None: all. best_step: whose weights it has, of all steps; None: the
+    last one's. seconds: what it took; 0: not known.
     """
     return {
         "recipe": config.name,
@@ -249,6 +267,7 @@ def _facts(
         "algorithm": config.train.algorithm,
         **({"warmup_rounds": config.warmup.rounds if rounds is None else rounds} if config.warmup else {}),
         "steps": steps,
+        **({} if best_step is None else {"best_step": best_step}),
         "seed": config.seed,
         **({"seconds": round(seconds, 1)} if seconds else {}),
         **({"last_reward": metrics[-1]["reward"]} if metrics and "reward" in metrics[-1] else {}),

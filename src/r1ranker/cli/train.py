@@ -82,11 +82,15 @@ def _tell(run: TrainedRun) -> None:
     if run.config.warmup:
         _tell_warmup(run.folder / "warmup.jsonl")
     print(f"trained {run.config.train.steps} steps in {clock(run.seconds)}{reward}")
+    if run.best_step is not None and run.config.validation is not None:
+        print(f"the model is that of step {run.best_step}, the best by {run.config.validation.measure} of validation")
     for what, path in (
         ("model", run.model),
         ("warm-up", run.folder / "warmup.jsonl"),
         ("metrics", run.folder / "metrics.jsonl"),
         ("reward curve", run.folder / "reward.png"),
+        ("validation", run.folder / "validation.jsonl"),
+        ("its curve", run.folder / "validation.png"),
         ("TensorBoard", run.folder / "tensorboard"),
         ("checkpoints", run.folder / "checkpoints"),
     ):

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from r1ranker.config.data import DataConfig
+from r1ranker.config.evaluation import EvaluationConfig, ValidationConfig
 from r1ranker.config.model import ModelConfig
 from r1ranker.config.ranker import SCORING, RankerConfig
 from r1ranker.config.train import OF_ALGORITHMS, RewardConfig, TrainConfig, WarmupConfig
 from r1ranker.sections import Section
-
-
-class EvaluationConfig(Section):
-    """[evaluation]: what is measured after (and before) training."""
-
-    limit: int | None = Field(None, ge=1)
-    """Test examples; None takes all."""
-    direct: bool = True
-    """Whether the base model is also asked for the whole list at once."""
-    concurrency: int = Field(32, ge=1)
-    """Rankings under way at once."""
 
 
 class RunConfig(Section):
@@ -33,6 +23,7 @@ class RunConfig(Section):
     reward: RewardConfig = RewardConfig()
     warmup: WarmupConfig | None = None
     train: TrainConfig = TrainConfig()
+    validation: ValidationConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
@@ -170,6 +161,15 @@ class RunConfig(Section):
                 "train.turn_gamma discounts turns that are gone through, and train.algorithm = 'all_actions' goes "
                 "through none: leave it out"
             )
+
+    @model_validator(mode="after")
+    def _validation_fits(self) -> RunConfig:
+        if self.validation and self.validation.first_step and (self.ranker.kind == "direct" or self.ranker.thinking):
+            raise ValueError(
+                "validation.first_step = true ranks by the scores of an elimination's first turn, which ranker.kind = "
+                "'iterative' with ranker.thinking = false has: leave it out, and the recipe's own ranker is measured"
+            )
+        return self
 
     @model_validator(mode="after")
     def _reward_fits(self) -> RunConfig:

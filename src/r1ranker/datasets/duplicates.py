@@ -79,6 +79,11 @@ def chosen(example: RankingExample) -> tuple[str, ...]:
     return (*example.history, *(positives if len(positives) == 1 else ())) if example.history else ()
 
 
+def past_of(example: RankingExample) -> str:
+    """The history of a list without a query, as it is compared; empty for a list with one."""
+    return "" if example.query.strip() else "past: " + normalise(" | ".join(example.history))
+
+
 def runs_of(items: Sequence[str], length: int) -> list[tuple[str, ...]]:
     """All runs of so many items that stand one after the other, normalised."""
     plain = tuple(map(normalise, items))

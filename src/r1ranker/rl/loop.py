@@ -50,6 +50,7 @@ FREE_TO_CHANGE = (
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 """Told of every step: steps done, steps in all, metrics."""
+After = Callable[[int], Mapping[str, float]]
 
 
 @contextmanager
@@ -163,8 +164,11 @@ class Loop:
         rate = self.train.critic_learning_rate
         return [{"params": [p for p in self.critic.parameters() if p.requires_grad], "lr": rate}]
 
-    def run(self, on_step: OnStep) -> list[dict[str, float]]:
+    def run(self, on_step: OnStep, after: After = lambda _: {}) -> list[dict[str, float]]:
         """Take the steps that are left; returns the metrics of every step, also of those taken before.
+
+        after: called once before them and then after each one, its checkpoint and all, with the steps that are done;
+        `on_step` is told what it returned last beside a step's metrics.
 
         Ctrl-C waits for the end of the step and keeps a checkpoint; a second one stops at once, and what is kept is
         the last checkpoint. So does SIGTERM where the caller's handler raises a KeyboardInterrupt.
@@ -176,6 +180,7 @@ class Loop:
         self.policy.model.eval()  # with dropout, what is trained would be another policy than the one that was sampled
         within_step = False
         try:
+            more = after(self.step)
             while self.step < self.train.steps:
                 within_step = True
                 with _interrupt_later():
@@ -184,9 +189,10 @@ class Loop:
                     log.write({"step": self.step, **metrics})
                     completions.write(self.step, self.learner.replies)
                     within_step = False
-                on_step(self.step, self.train.steps, metrics)
+                on_step(self.step, self.train.steps, {**metrics, **more})
                 if self.step % self.train.checkpoint_every == 0 or self.step == self.train.steps:
                     self.save()
+                more = after(self.step)
         except KeyboardInterrupt:
             if self.step > first and not within_step:  # weights from the middle of a step would not resume exactly
                 self.save()

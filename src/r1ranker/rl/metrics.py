@@ -62,18 +62,24 @@ class MetricsLog:
                 if name != "step":
                     self._board.add_scalar(name, value, int(row["step"]))
 
-    def plot(self, path: Path, title: str) -> bool:
-        """Draw the reward curve; returns False where matplotlib is not installed or there is nothing to draw."""
+    def plot(self, path: Path, title: str, of: str = "reward") -> bool:
+        """Draw the reward's curve with its parts, or that of another figure, by data set where it is told so.
+
+        Returns False where matplotlib is not installed or there is nothing to draw.
+        """
         from r1ranker.errors import MissingExtraError
         from r1ranker.plotting import plot_curve
 
-        parts = ("reward", "reward_uniform", "return", "answer_reward", "coverage_reward", "format_reward")
+        parts: tuple[str, ...] = ("reward", "reward_uniform", "return")
+        parts += ("answer_reward", "coverage_reward", "format_reward")
+        if of != "reward":
+            parts = (of, *(name for name in (self.rows[-1] if self.rows else ()) if name.startswith(f"{of}/")))
         names = [name for name in parts if any(row.get(name) for row in self.rows)]
         if not names:
             return False
         series = {name: [row.get(name, math.nan) for row in self.rows] for name in names}  # a gap where it is left out
         try:
-            plot_curve([row["step"] for row in self.rows], series, path, title=title)
+            plot_curve([row["step"] for row in self.rows], series, path, title=title, label=of)
         except MissingExtraError:
             return False
         return True

@@ -24,6 +24,7 @@ from r1ranker.rl.sampled import Sampled
 from r1ranker.rl.scored import Scored
 from r1ranker.rl.states import Draw, States, StateStream
 from r1ranker.rl.trajectories import Trajectories
+from r1ranker.rl.validation import Measure, Validation, step_of
 from r1ranker.rl.warmup import WARMUP, check_forced_labels, warmup_learner, warmup_settings
 from r1ranker.types import RankingExample
 
@@ -68,11 +69,12 @@ class Trainer:
     reward: judges sampled replies, also those of a warm-up, in place of the paper's rewards (`RewardFunction`). The
     weights of [reward] hold for its parts. A run that goes on must have one of the same name.
     on_step: called after every RL step with (steps done, steps in all, metrics).
+    validate: measures the policy as it is on lists that are kept out of `examples`, for a recipe with [validation].
     show: entered around the "warm-up" and around the "training" with its name and number of steps; what it gives is
     called after every step in the same way.
     Texts that are too long for the model are cut as `fit.py` says; `truncated` counts them.
-    Raises ConfigError for a `reward` that is never asked (nothing is sampled), or a label that a warm-up which forces
-    the format has no room for.
+    Raises ConfigError for a `reward` that is never asked (nothing is sampled), a label that a warm-up which forces the
+    format has no room for, or one of `validate` and [validation] without the other.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Trainer:
         model: str = "",
         reward: RewardFunction | None = None,
         on_step: OnStep | None = None,
+        validate: Measure | None = None,
         show: Show | None = None,
     ) -> None:
         self.config, self.policy, self.folder = config, policy, folder
@@ -100,7 +103,14 @@ class Trainer:
                 "samples none (it goes by the candidates' grades): leave it out, or set train.algorithm = 'grpo' or "
                 "'ppo'"
             )
-        self.origins, self.model, self.reward = origins, model, reward
+        if (validate is None) != (config.validation is None):
+            raise ConfigError(
+                "[validation] says when and by what `validate` is called: give both the section and the function, or "
+                "none of them"
+            )
+        self.origins, self.model, self.reward, self._validate = origins, model, reward, validate
+        self.best_step: int | None = None
+        """After a run with [validation] and keep_best: the step whose weights the policy has."""
         self.warmup = self._warmup()
         self._training = None if self.warmup else self._rl()
         self._on_step, self._show = on_step, show or _unshown
@@ -203,12 +213,20 @@ class Trainer:
                 if self._on_step is not None:
                     self._on_step(done, steps, metrics)
 
-            return self.training.run(both)
+            if self.config.validation is None or self._validate is None:
+                return self.training.run(both)
+            validation = Validation(self.training, self.config.validation, self._validate)
+            try:
+                rows = self.training.run(both, validation.after)
+            finally:
+                validation.close()
+            self.best_step = validation.take_best()
+            return rows
 
     def _open(self, resume: bool) -> None:
         warm, found = (complete_checkpoints(self.folder / "checkpoints" / part) for part in (WARMUP, ""))
         if (warm or found) and not resume:
-            where = f"step {_step(found[-1])}" if found else f"round {_step(warm[-1])} of its warm-up"
+            where = f"step {step_of(found[-1])}" if found else f"round {step_of(warm[-1])} of its warm-up"
             raise CheckpointError(
                 f"{self.folder} holds a run at {where}: go on with --resume, or train into another folder"
             )
@@ -260,7 +278,3 @@ class Trainer:
             raise CheckpointError(f"{lost} has lost the model that RL began with: train into another folder")
         if found:
             self.training.restore(found[-1])
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name[5:])
