@@ -68,10 +68,15 @@ def ranking_reward(parsed: ParsedAnswer, relevance: Mapping[str, float], candida
 
 def listing_values(relevance: Mapping[str, float], remaining: Sequence[str], place: int) -> tuple[float, ...]:
     """What writing each of `remaining` at `place` of a list (from 0) adds to its nDCG@20: an exact part of it."""
-    best = _ideal_dcg(relevance, NDCG_CUTOFF)
-    if not best or place >= NDCG_CUTOFF:
+    if place >= NDCG_CUTOFF:
         return (0.0,) * len(remaining)
-    return tuple(float(relevance.get(i, 0.0)) / math.log2(place + 2) / best for i in remaining)
+    return tuple(gain / math.log2(place + 2) for gain in listing_gains(relevance, remaining))
+
+
+def listing_gains(relevance: Mapping[str, float], remaining: Sequence[str]) -> tuple[float, ...]:
+    """The same at the first place, where nothing is discounted; 0 where nothing is relevant."""
+    best = _ideal_dcg(relevance, NDCG_CUTOFF)
+    return tuple(float(relevance.get(i, 0.0)) / best if best else 0.0 for i in remaining)
 
 
 def ndcg(ranking: Sequence[str], relevance: Mapping[str, float], cutoff: int) -> float:

@@ -167,7 +167,7 @@ def test_ways_to_give_credit_that_go_together(settings: tuple[str, ...]) -> None
     assert load_config(None, settings).train.states == "on_policy"
 
 
-@pytest.mark.parametrize("settings", [EXPECTED, NDCG])
+@pytest.mark.parametrize("settings", [EXPECTED, NDCG, (*NDCG, "ranker.kind=direct", "ranker.constrained=true")])
 def test_expected_returns_need_no_eliminations(settings: tuple[str, ...]) -> None:
     assert load_config(None, settings).train.states == "subsets"
 
@@ -186,11 +186,10 @@ def test_expected_returns_need_no_eliminations(settings: tuple[str, ...]) -> Non
         ((*NO_THINKING, *ON_POLICY, "train.credit=gigpo"), r"is for sampled replies.* 'turn', 'trajectory'"),
         ((*ON_POLICY, *GRPO, "train.credit=ndcg"), r"'ndcg' is exact, .* 'grpo' samples: .* 'trajectory'"),
         ((*LISTWISE, "train.credit=ndcg"), r"'listwise' learns from none: leave it out, or set"),
-        ((*NDCG, "ranker.kind=direct", "ranker.constrained=true"), r"'ndcg' is of eliminations.* 'turn'"),
         ((*NDCG, "train.scale_rewards=true"), r"'ndcg' a list's return is a share already"),
         ((*EXPECTED, "train.scale_rewards=true"), r"train\.scale_rewards divides the rewards of a turn"),
         ((*EXPECTED, "train.turn_gamma=0.9"), r"train\.turn_gamma discounts turns that are gone through"),
-        ((*EXPECTED, "ranker.kind=direct", "ranker.constrained=true"), r"'trajectory' is of eliminations.* 'turn'"),
+        ((*EXPECTED, "ranker.kind=direct", "ranker.constrained=true"), r"'trajectory' is of elim.* 'turn' or 'ndcg'"),
         ((*GRPO, "train.credit=gigpo"), r"whole eliminations: set train\.states = 'on_policy'"),
         ((*ON_POLICY, "train.credit=gigpo"), r"needs no critic: set train\.algorithm = 'grpo'"),
         ((*ON_POLICY, "train.credit=trajectory", "train.gamma=0.9"), r"set train\.gamma = 1, and train\.turn_gamma"),

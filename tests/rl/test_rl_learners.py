@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ ALGORITHMS = [
     ("all_actions", {"ranker": {"constrained": True}}),
     ("all_actions", {"credit": "trajectory"}),
     ("all_actions", {"credit": "ndcg"}),
+    ("all_actions", {"credit": "ndcg", "kind": "direct", "ranker": {"constrained": True}}),
     ("listwise", {}),
     ("grpo", {}),
     ("grpo", {"epochs": 2}),
@@ -397,14 +399,18 @@ def test_all_actions_trains_the_probability_that_a_constrained_answer_is_written
     same_gradients(found, gradients(policy), rel=1e-3)
 
 
-def test_a_constrained_lists_gradient_is_that_of_its_next_line(
+@pytest.mark.parametrize("credit", ["turn", "ndcg"])
+def test_a_constrained_lists_gradient_is_that_of_its_next_line_or_of_all_that_follows(
     make_policy: MakePolicy,
     recipe: Recipe,
     examples: list[RankingExample],
     gradients: Gradients,
     same_gradients: Callable[..., None],
+    credit: str,
 ) -> None:
-    """By hand: the positive's probability to be written next, by plain calls, times what that adds to nDCG@20."""
+    """By hand: the positive's probability to be written next, by plain calls, times what that adds to nDCG@20. Or over
+    all orders of what is left, by their probabilities if they go by these calls, what the order adds.
+    """
     policy = make_policy()
     # Three beginnings of one list, which share what is written; the positive is in none of them.
     states = [State(examples[2], examples[2].ids, excluded=())]
@@ -413,30 +419,40 @@ def test_a_constrained_lists_gradient_is_that_of_its_next_line(
     for length in (1, 2):
         left = tuple(i for i in examples[2].ids if i not in others[:length])
         states.append(State(examples[2], left, excluded=tuple(others[:length])))
-    learner = learner_of(policy, recipe(kind="direct", ranker={"constrained": True}))
+    learner = learner_of(policy, recipe(kind="direct", ranker={"constrained": True}, credit=credit))
     assert isinstance(learner, Scored)
     averages = Averages()
     learner.backward(states, range(3), averages)
     found = gradients(policy)
     policy.model.zero_grad(set_to_none=True)
-    chat, rewards = policy.llm.chat, []
+    chat, next_lines, rests = policy.llm.chat, [], []
     labels = learner.ranker.labels(examples[2])
     for state in states:
         assert state.excluded is not None
         prompt = learner.ranker.request(state.example).prompt
         trunk = [*chat.encode(prompt), *(t for i in state.excluded for t in chat.encode_text(labels[i] + "\n"))]
-        texts = [chat.encode_text(labels[i] + "\n") for i in state.remaining]
-        own = chat.encode_text(labels[positive] + "\n")
-        logprob = torch.zeros(())
-        for k in range(len(own)):
-            allowed = sorted({t[k] for t in texts if t[:k] == own[:k] and len(t) > k})
-            logits = policy.model(input_ids=torch.tensor([[*trunk, *own[:k]]])).logits[0, -1]
-            logprob = logprob + logits[allowed].log_softmax(0)[allowed.index(own[k])]
-        rewards.append(logprob.exp() / math.log2(len(state.excluded) + 2))
-    reward = torch.stack(rewards).mean()
-    assert 0.01 < float(reward.detach()) < 0.99
+        texts = {i: chat.encode_text(labels[i] + "\n") for i in state.remaining}
+        written = {}
+        for i, own in texts.items():
+            written[i] = torch.ones(())
+            for k in range(len(own)):
+                allowed = sorted({t[k] for t in texts.values() if t[:k] == own[:k] and len(t) > k})
+                logits = policy.model(input_ids=torch.tensor([[*trunk, *own[:k]]])).logits[0, -1]
+                written[i] = written[i] * logits[allowed].softmax(0)[allowed.index(own[k])]
+        before = len(state.excluded)
+        next_lines.append(written[positive] / math.log2(before + 2))
+        rests.append(torch.zeros(()))
+        for order in permutations(state.remaining):
+            probability = torch.ones(())
+            for k, i in enumerate(order):
+                probability = probability * written[i] / sum(written[j] for j in order[k:])
+            rests[-1] = rests[-1] + probability / math.log2(before + order.index(positive) + 2)
+    reward, rest = torch.stack(next_lines).mean(), torch.stack(rests).mean()
+    assert 0.01 < float(reward.detach()) < float(rest.detach()) < 0.99
     assert averages.result()["reward"] == pytest.approx(float(reward.detach()), abs=1e-4)
-    (-reward).backward()
+    if credit == "ndcg":
+        assert averages.result()["return"] == pytest.approx(float(rest.detach()), abs=1e-4)
+    (-(rest if credit == "ndcg" else reward)).backward()
     same_gradients(found, gradients(policy), rel=1e-3)
 
 

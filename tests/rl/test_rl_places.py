@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, tensor
 
-from r1ranker.rewards import ndcg
+from r1ranker.rewards import listing_gains, ndcg
 from r1ranker.rl.losses import elimination_loss
-from r1ranker.rl.places import expected_ndcg, place_probabilities
+from r1ranker.rl.places import expected_listing, expected_ndcg, place_probabilities
 
 
 def logs(*weights: float) -> Tensor:
@@ -91,6 +91,33 @@ def test_expected_ndcg_is_that_of_every_ranking_by_its_probability(rows: list[tu
     for gained in (gains, [by * gain for gain in gains]):
         value = expected_ndcg(tensor(logits, dtype=torch.float64), tensor(gained, dtype=torch.float64))
         assert float(value) == pytest.approx(expected, abs=1e-6)
+
+
+def test_expected_listing_by_hand() -> None:
+    # One line is written. The first candidate is next with 1/4, at the second place of the list; else at the third.
+    gains = tensor([1.0, 0.0], dtype=torch.float64)
+    for cutoff, expected in ((20, 0.25 / math.log2(3) + 0.75 / 2), (2, 0.25 / math.log2(3)), (1, 0.0)):
+        value = expected_listing(logs(1, 3), gains, 1, cutoff)
+        assert float(value) == pytest.approx(expected, abs=1e-6)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-5, 5), st.sampled_from([0.0, 0.5, 1.0, 2.0])), min_size=1, max_size=4),
+    st.lists(st.sampled_from([0.0, 1.0]), max_size=2),
+)
+def test_expected_listing_is_what_every_rest_of_a_list_adds_by_its_probability(
+    rows: list[tuple[float, float]], before: list[float]
+) -> None:
+    logits, gains = zip(*rows, strict=True)
+    relevance = {str(i): gain for i, gain in enumerate(gains)} | {f"w{i}": gain for i, gain in enumerate(before)}
+    written = [f"w{i}" for i in range(len(before))]
+    expected = sum(
+        probability * (ndcg([*written, *map(str, order)], relevance, 20) - ndcg(written, relevance, 20))
+        for order, probability in orders([math.exp(x) for x in logits]).items()
+    )
+    own = tensor(listing_gains(relevance, [str(i) for i in range(len(rows))]), dtype=torch.float64)
+    value = expected_listing(tensor(logits, dtype=torch.float64), own, len(before), 20)
+    assert float(value) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_list_of_which_nothing_gains_is_worth_nothing_and_has_no_gradient() -> None:

@@ -146,10 +146,10 @@ class RunConfig(Section):
                 "train.credit = 'gigpo' is for sampled replies, and train.algorithm = 'all_actions' samples none: set "
                 "train.credit = 'turn', 'trajectory' or 'ndcg', or train.algorithm = 'grpo'"
             )
-        if self.ranker.kind == "direct":
+        if train.credit == "trajectory" and self.ranker.kind == "direct":
             raise ValueError(
-                f"train.credit = '{train.credit}' is of eliminations, and ranker.kind = 'direct' has none: set "
-                "train.credit = 'turn'"
+                "train.credit = 'trajectory' is of eliminations, and ranker.kind = 'direct' has none: set "
+                "train.credit = 'turn' or 'ndcg'"
             )
         if train.scale_rewards:
             raise ValueError(

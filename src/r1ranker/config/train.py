@@ -66,7 +66,8 @@ class TrainConfig(Section):
     credit: Credit = "turn"
     """turn: an exclusion by its own reward. trajectory: by those of the following turns too, which all_actions knows
     without going through them; sampled replies need states = "on_policy". ndcg, for all_actions: by the nDCG that the
-    elimination is expected to end with, to which the best places count most. gigpo, for sampled replies: compares whole
+    elimination is expected to end with, to which the best places count most, or, of a direct list, by what the lines
+    that are still to be written are expected to add to it. gigpo, for sampled replies: compares whole
     eliminations and those of their turns that have the same left."""
     turn_gamma: float = Field(1.0, ge=0, le=1)
     """For trajectory and gigpo with sampled replies: the discount from one turn of an elimination to the next."""

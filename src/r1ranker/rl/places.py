@@ -1,9 +1,9 @@
-"""Where an elimination is expected to end, by the scores of its first turn: exact, with nothing sampled.
+"""Where a whole elimination or list is expected to end, by the scores of its first turn: exact, with nothing sampled.
 
 The policy is that of Plackett (1975) and Luce (1959): every turn draws its exclusion from the softmax over the logits
-of those that are left. Independent clocks that ring at rates exp(logit) give the same orders, a candidate being
-excluded when its clock rings. When i's rings, how many others are left is a sum of independent draws (a Poisson
-binomial), and i's place is one more.
+of those that are left; a list draws its next line so, the best first. Independent clocks that ring at rates exp(logit)
+give the same orders, a candidate being excluded, or written, when its clock rings. When i's rings, how many others are
+left is a sum of independent draws (a Poisson binomial), and i's place is one more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RUNG = 20.0
 
 
 def place_probabilities(logits: Tensor, of: Tensor) -> Tensor:
-    """How likely some candidates are to end at each place; the one that is left last has the first.
+    """How likely some candidates are to end at each place of an elimination; the one that is left last has the first.
 
     logits: (C,), of excluding each. of: (K,), indices of candidates. Returns (K, C), place from 0; rows sum to 1.
     """
@@ -42,7 +42,25 @@ def expected_ndcg(logits: Tensor, gains: Tensor) -> Tensor:
 
     logits: (C,), of excluding each. gains: (C,), each at least 0.
     """
-    discounts = 1 / torch.arange(2, len(gains) + 2, dtype=logits.dtype, device=logits.device).log2()
-    ideal = (gains.sort(descending=True).values * discounts).sum()
+    ideal = (gains.sort(descending=True).values * _discounts(gains, 0)).sum()
     of = gains.nonzero().flatten()
-    return (gains[of, None] * place_probabilities(logits, of) * discounts).sum() / (ideal or 1.0)
+    return (gains[of, None] * place_probabilities(logits, of) * _discounts(gains, 0)).sum() / (ideal or 1.0)
+
+
+def expected_listing(logits: Tensor, gains: Tensor, written: int, cutoff: int) -> Tensor:
+    """What the lines that are still to be written are expected to add to a list's nDCG at `cutoff`, a scalar.
+
+    logits: (C,), of writing each next. gains: (C,), what each adds at the first place, at least 0. written: how many
+    lines there are before.
+    """
+    of = gains.nonzero().flatten()
+    counts = torch.arange(len(gains), device=logits.device) < cutoff - written
+    # The first clock that rings has the list's first place.
+    places = place_probabilities(logits, of).flip(-1)
+    return (gains[of, None] * places * _discounts(gains, written) * counts).sum()
+
+
+def _discounts(like: Tensor, before: int) -> Tensor:
+    """1 / log2(place + 2) of as many places as there are candidates, after so many, (C,)."""
+    places = torch.arange(before, before + len(like), dtype=like.dtype, device=like.device)
+    return 1 / (places + 2).log2()

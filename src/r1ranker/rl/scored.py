@@ -2,7 +2,8 @@
 
 `all_actions`, the exact policy gradient: an IRanker's action is an exclusion, which is judged by its own reward, by
 what the whole elimination is expected to return (`credit = "trajectory"`) or by the nDCG that it is expected to end
-with (`credit = "ndcg"`). A DRanker's is the next line of its list, and earns what that adds to nDCG@20.
+with (`credit = "ndcg"`). A DRanker's is the next line of its list, and earns what that adds to nDCG@20, or what all
+that is still to be written is expected to add (`credit = "ndcg"`).
 
 `listwise`, supervised and without a reward, to compare with: the best candidates are to be excluded last by an IRanker,
 and written next by a DRanker.
@@ -21,10 +22,10 @@ from r1ranker.config import RunConfig
 from r1ranker.llm.packing import Pack
 from r1ranker.llm.tree import grow_trees, tree_size
 from r1ranker.rankers import DRanker, IRanker
-from r1ranker.rewards import exclusion_values, listing_values
+from r1ranker.rewards import NDCG_CUTOFF, exclusion_values, listing_gains, listing_values
 from r1ranker.rl.losses import all_actions_loss, categorical_kl, elimination_loss, entropy, listwise_loss
 from r1ranker.rl.metrics import Averages
-from r1ranker.rl.places import expected_ndcg
+from r1ranker.rl.places import expected_listing, expected_ndcg
 from r1ranker.rl.policy import Policy, even_parts, split_by_tokens
 from r1ranker.rl.states import State, request_of
 
@@ -72,9 +73,12 @@ class Scored:
             return listwise_loss(scores, rewards)
         return listwise_loss(-scores, rewards.max() - rewards)
 
-    def _return(self, scores: Tensor, rewards: Tensor) -> Tensor:
-        """What an elimination by these scores is expected to earn as a whole."""
-        if self.config.train.credit == "ndcg":
+    def _return(self, state: State, scores: Tensor, rewards: Tensor) -> Tensor:
+        """What a whole elimination, or the rest of a list, is expected to earn if all of it goes by these scores."""
+        if isinstance(self.ranker, DRanker):
+            gains = torch.tensor(listing_gains(state.example.relevance, state.remaining)).to(scores)
+            share = expected_listing(scores, gains, len(state.excluded or ()), NDCG_CUTOFF)
+        elif self.config.train.credit == "ndcg":
             share = expected_ndcg(scores, rewards.max() - rewards)
         else:
             share = -elimination_loss(scores, rewards)
@@ -100,7 +104,7 @@ class Scored:
             if train.algorithm == "listwise":
                 learned = -self._imitation_loss(scores, rewards)
             elif train.credit != "turn":
-                learned = self._return(scores, rewards)
+                learned = self._return(state, scores, rewards)
                 told["return"] = float(learned.detach())
             else:
                 learned = expected / (float(rewards.std(correction=0)) or 1.0) if train.scale_rewards else expected
