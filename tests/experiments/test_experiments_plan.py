@@ -111,7 +111,7 @@ def test_a_plan_is_found_by_name_or_by_file(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text("", encoding="utf-8")
     assert find_plan(str(own)) == own
-    with pytest.raises(ConfigError, match="ablations, credit, firststage, generalization, goals, hardnegatives, longer"):
+    with pytest.raises(ConfigError, match="ablations, credit, firststage, generalization, goals, hard"):
         find_plan("mian")
 
 
