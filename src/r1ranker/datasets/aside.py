@@ -42,8 +42,7 @@ def set_aside(
     keys = _of_one(train)
     for k in order:
         members.setdefault(keys[k], []).append(k)
-    wanted = Counter(dict.fromkeys(of, lists))
-    chosen: dict[str, list[int]] = {origin: [] for origin in wanted}
+    chosen: dict[str, list[int]] = {origin: [] for origin in of}
     gone: set[int] = set()
     for group in members.values():
         first = {of[k]: k for k in reversed(group) if _tells(train[k]) and len(chosen[of[k]]) < lists}

@@ -51,6 +51,7 @@ FREE_TO_CHANGE = (
 OnStep = Callable[[int, int, dict[str, float]], None]
 """Told of every step: steps done, steps in all, metrics."""
 After = Callable[[int], Mapping[str, float]]
+"""Called with the steps that are done; what it returns is told with the next ones."""
 
 
 @contextmanager

@@ -70,10 +70,10 @@ class MetricsLog:
         from r1ranker.errors import MissingExtraError
         from r1ranker.plotting import plot_curve
 
-        parts: tuple[str, ...] = ("reward", "reward_uniform", "return")
-        parts += ("answer_reward", "coverage_reward", "format_reward")
-        if of != "reward":
-            parts = (of, *(name for name in (self.rows[-1] if self.rows else ()) if name.startswith(f"{of}/")))
+        if of == "reward":
+            parts = ["reward", "reward_uniform", "return", "answer_reward", "coverage_reward", "format_reward"]
+        else:
+            parts = [name for name in (self.rows[-1] if self.rows else ()) if name == of or name.startswith(f"{of}/")]
         names = [name for name in parts if any(row.get(name) for row in self.rows)]
         if not names:
             return False
