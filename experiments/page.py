@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +172,16 @@ def _draw_curves(curves: dict[int, dict[str, Any]], path: Path, title: str) -> s
     steps = sorted({step for curve in curves.values() for step in curve["step"]})
     if not steps:
         return ""
-    rewards = {seed: dict(zip(curve["step"], curve["reward"], strict=True)) for seed, curve in curves.items()}
-    series = {f"seed {seed}": [of.get(step, float("nan")) for step in steps] for seed, of in rewards.items()}
-    plot_curve(steps, series, path, title=title)
+    # States differ from step to step in how easy they are: less what chance earns in them, a curve is smoother.
+    above = all("chance" in curve for curve in curves.values())
+    series = {}
+    for seed, curve in curves.items():
+        chance = curve["chance"] if above else [0.0] * len(curve["step"])
+        values = {
+            step: reward - less for step, reward, less in zip(curve["step"], curve["reward"], chance, strict=True)
+        }
+        series[f"seed {seed}"] = [values.get(step, nan) for step in steps]
+    plot_curve(steps, series, path, title=title, label="reward above chance" if above else "reward")
     return path.name
 
 

@@ -108,14 +108,20 @@ def training_table(figures: Figures, place: str, pictures: Sequence[str]) -> Tab
     for told in figures.results["trainings"]:
         picture = curve_name(figures, told["name"])
         curve = f"[curve]({place}/{picture})" if picture in pictures else "-"
-        rewards = told["curve"]["reward"]
-        last = f"{rewards[-1]:.3f}" if rewards else "-"
+        last = _last_reward(told["curve"])
         changed = ", ".join(f"`{setting}`" for setting in told["set"])
         changed = ", ".join(filter(None, [f"begins at {told['after']}" if "after" in told else "", changed])) or "-"
         row = [told["name"], str(told["seed"]), told["recipe"], changed, f"{told['steps']:,}", clock(told["seconds"])]
         rows.append([*row, f"{told['tokens']:,}", last, curve, told["commit"]])
-    columns = ["training", "seed", "recipe", "changed", "steps", "time", "tokens", "last reward", "curve", "commit"]
-    return columns, rows
+    measured = ["time", "tokens", "last reward (above chance)", "curve", "commit"]
+    return ["training", "seed", "recipe", "changed", "steps", *measured], rows
+
+
+def _last_reward(curve: dict[str, list[float]]) -> str:
+    if not curve["reward"]:
+        return "-"
+    last = curve["reward"][-1]
+    return f"{last:.3f}" + (f" ({last - curve['chance'][-1]:+.3f})" if "chance" in curve else "")
 
 
 def data_table(figures: Figures) -> Table:

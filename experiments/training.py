@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import ceil, isfinite
+from math import ceil, isfinite, nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -176,13 +176,20 @@ def settings_of(training: Training, config: RunConfig) -> dict[str, Any]:
 
 
 def curve(rows: Sequence[Mapping[str, float]], steps: int) -> dict[str, list[float]]:
-    """The reward by step, as means over equally many steps each: POINTS of them at most, each at its last step."""
+    """The reward by step, as means over equally many steps each: POINTS of them at most, each at its last step.
+
+    Beside it `chance`, what a pick at random would earn in the same states, where every step tells it.
+    """
     size = ceil(steps / POINTS)
-    parts: dict[int, list[float]] = {}
+    parts: dict[int, list[Mapping[str, float]]] = {}
     for row in rows:
-        if isfinite(reward := row.get("reward", float("nan"))):
-            parts.setdefault(min(ceil(row["step"] / size) * size, steps), []).append(reward)
-    return {"step": list(parts), "reward": [round(fmean(values), 4) for values in parts.values()]}
+        if isfinite(row.get("reward", nan)):
+            parts.setdefault(min(ceil(row["step"] / size) * size, steps), []).append(row)
+    names = {"reward": "reward"}
+    if parts and all("reward_uniform" in row for some in parts.values() for row in some):
+        names["chance"] = "reward_uniform"
+    means = {name: [round(fmean(row[of] for row in some), 4) for some in parts.values()] for name, of in names.items()}
+    return {"step": list(parts), **means}
 
 
 def check_held_out(config: RunConfig, tests: Sequence[Dataset]) -> None:

@@ -145,3 +145,48 @@ def test_without_results_there_is_no_page(
     monkeypatch.chdir(tmp_path)
     assert page.main([]) == 1
     assert "run experiments/run.py first" in capsys.readouterr().err
+
+
+def trained(seed: int, **curve: list[float]) -> dict[str, Any]:
+    told = {"name": "ours", "recipe": "r", "set": [], "steps": 2, "seconds": 60, "tokens": 8, "commit": "k"}
+    return {**told, "seed": seed, "curve": curve}
+
+
+@pytest.mark.parametrize(
+    ("second", "label", "series", "cell"),
+    [
+        ({"chance": [0.5, 0.75]}, "reward above chance", [[-0.25, 0.25], [0.25, 0.0]], "0.750 (+0.000)"),
+        ({}, "reward", [[0.25, 0.75], [0.75, 0.75]], "0.750"),
+    ],
+)
+def test_rewards_are_shown_above_chance_where_all_seeds_tell_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    second: dict[str, list[float]],
+    label: str,
+    series: list[list[float]],
+    cell: str,
+) -> None:
+    drawn: dict[str, Any] = {}
+
+    def plot_curve(steps: list[int], of: dict[str, list[float]], path: Path, title: str, label: str) -> None:
+        drawn.update(steps=steps, of=of, label=label, file=path.name, title=title)
+
+    monkeypatch.setattr(page, "plot_curve", plot_curve)
+    figures = made(
+        trainings=[
+            trained(0, step=[1, 2], reward=[0.25, 0.75], chance=[0.5, 0.5]),
+            trained(1, step=[1, 2], reward=[0.75, 0.75], **second),
+        ]
+    )
+    assert page.draw(figures, tmp_path) == ["x.png", "x-ours-reward.png"]
+    assert (drawn["file"], drawn["title"], drawn["label"]) == ("x-ours-reward.png", "ours: reward by step", label)
+    assert (drawn["steps"], drawn["of"]) == ([1, 2], {"seed 0": series[0], "seed 1": series[1]})
+    columns, rows = page_tables.training_table(figures, "place", [])
+    assert [row[columns.index("last reward (above chance)")] for row in rows] == ["0.750 (+0.250)", cell]
+
+
+def test_a_training_without_a_reward_has_no_curve(tmp_path: Path) -> None:
+    figures = made(trainings=[trained(0, step=[], reward=[])])
+    assert page.draw(figures, tmp_path) == ["x.png"]
+    assert page_tables.training_table(figures, "place", [])[1][0][7:9] == ["-", "-"]

@@ -54,7 +54,11 @@ def test_the_json_holds_what_the_page_needs() -> None:
     assert (first["seed"], second["seed"], first["steps"], first["recipe"]) == (0, 1, 2, "recipe.toml")
     rows = [json.loads(line) for line in (FOLDER / "seed-0/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert first["tokens"] == sum(row["tokens"] for row in rows) > 0
-    assert first["curve"] == {"step": [1, 2], "reward": [round(row["reward"], 4) for row in rows]}
+    assert first["curve"] == {
+        "step": [1, 2],
+        "reward": [round(row["reward"], 4) for row in rows],
+        "chance": [round(row["reward_uniform"], 4) for row in rows],
+    }
     assert first["curve"] != second["curve"]
     assert found["command"] == first["command"] == "python experiments/run.py plan.toml --source rec-music=music"
     assert [text.partition(":")[0] for text in found["missing"]] == ["rec-music", "elsewhere"]

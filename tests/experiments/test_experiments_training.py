@@ -36,6 +36,12 @@ def test_steps_without_a_reward_are_passed_over() -> None:
     assert training.curve(rows, 3) == {"step": [3], "reward": [1.0]}
 
 
+def test_chance_is_kept_where_every_step_tells_it() -> None:
+    rows = [{"step": k, "reward": k / 4, "reward_uniform": 0.5} for k in (1, 2)]
+    assert training.curve(rows, 2) == {"step": [1, 2], "reward": [0.25, 0.5], "chance": [0.5, 0.5]}
+    assert training.curve([*rows, {"step": 3, "reward": 0.75}], 3) == {"step": [1, 2, 3], "reward": [0.25, 0.5, 0.75]}
+
+
 def test_a_source_is_that_of_the_last_pattern() -> None:
     sources = {"router-*": "a", "router-cost": "b", "rec-*": "c"}
     assert [training.place_of(name, sources) for name in ("router-cost", "router-balance", "passage-5")] == [
