@@ -185,7 +185,8 @@ def merged(results: dict[str, Any], kept: Kept, plan: Plan) -> dict[str, Any]:
     places = sorted(cells, key=lambda place: (rows[place[0]], columns[place[1]], -1 if place[2] is None else place[2]))
     trainings = {**kept.trainings, **{(told["name"], told["seed"]): told for told in results["trainings"]}}
     trained = _numbers([training.name for training in plan.trainings])
-    told_before = {f"the row '{row}' suits none of the data sets" for row, _, _ in kept.cells}
+    # What a part of the plan lacked, and others have
+    told_before = {f"the row '{row}' suits none of the data sets" for row, _, _ in cells}
     told_before |= {text for text in results["missing"] if text.partition(":")[0] in kept.data}
     told_before |= {
         f"{row}: left out (--row)"
@@ -199,9 +200,7 @@ def merged(results: dict[str, Any], kept: Kept, plan: Plan) -> dict[str, Any]:
         "datasets": [name for name in plan.bench.data.names if name in data],  # variants count in nothing
         "data": {name: data[name] for name in datasets},
         "missing": [text for text in results["missing"] if text not in told_before],
-        "notes": list(
-            dict.fromkeys([*kept.notes, *(text for text in results.get("notes", ()) if text not in told_before)])
-        ),
+        "notes": [text for text in dict.fromkeys([*kept.notes, *results.get("notes", ())]) if text not in told_before],
         "trainings": [trainings[key] for key in sorted(trainings, key=lambda key: (trained[key[0]], key[1]))],
         "asked": {**kept.asked, **results["asked"]},
         **benchmarks[last],

@@ -284,7 +284,10 @@ def test_a_benchmark_without_a_cell_left_is_forgotten(plan_file: Path) -> None:
 
     cells = [cell("random", [0.5], "lists.jsonl", earlier=0), cell("base", [0.5], "lists.jsonl", earlier=1)]
     kept = Kept(
-        notes=("'random' on lists.jsonl: the model learned from 3 of them",),
+        notes=(
+            "'random' on lists.jsonl: the model learned from 3 of them",
+            "the row 'base' suits none of the data sets",
+        ),
         cells={(c["row"], c["dataset"], c["seed"]): c for c in cells},
         data={"lists.jsonl": {}},
         benchmarks=[told("first"), told("second")],
