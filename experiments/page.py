@@ -177,9 +177,8 @@ def _draw_curves(curves: dict[int, dict[str, Any]], path: Path, title: str) -> s
     series = {}
     for seed, curve in curves.items():
         chance = curve["chance"] if above else [0.0] * len(curve["step"])
-        values = {
-            step: reward - less for step, reward, less in zip(curve["step"], curve["reward"], chance, strict=True)
-        }
+        rewards = [reward - less for reward, less in zip(curve["reward"], chance, strict=True)]
+        values = dict(zip(curve["step"], rewards, strict=True))
         series[f"seed {seed}"] = [values.get(step, nan) for step in steps]
     plot_curve(steps, series, path, title=title, label="reward above chance" if above else "reward")
     return path.name

@@ -286,14 +286,14 @@ def test_a_benchmark_without_a_cell_left_is_forgotten(plan_file: Path) -> None:
     kept = Kept(
         notes=(
             "'random' on lists.jsonl: the model learned from 3 of them",
-            "the row 'base' suits none of the data sets",
+            "the row 'bm25' suits none of the data sets",
         ),
         cells={(c["row"], c["dataset"], c["seed"]): c for c in cells},
         data={"lists.jsonl": {}},
         benchmarks=[told("first"), told("second")],
     )
     new = {
-        "cells": [cell("base", [0.5, 1.0], "lists.jsonl")],
+        "cells": [cell("bm25", [0.5, 0.5], "lists.jsonl"), cell("base", [0.5, 1.0], "lists.jsonl")],
         "data": {},
         "trainings": [],
         "asked": {},
@@ -310,6 +310,7 @@ def test_a_benchmark_without_a_cell_left_is_forgotten(plan_file: Path) -> None:
     assert (found["command"], [b["command"] for b in found["earlier"]]) == ("third", ["first"])
     assert [(c["row"], c.get("earlier"), len(c["values"]["MRR"])) for c in found["cells"]] == [
         ("random", 0, 1),
+        ("bm25", None, 2),
         ("base", None, 2),
     ]
 
