@@ -163,8 +163,15 @@ def find_plan(name: str) -> Path:
 
 
 def load_plan(path: Path) -> Plan:
-    """A plan's file. Raises ConfigError as recipes do."""
-    return parse_section(Plan, read_tables(path), str(path))
+    """A plan's file; rows whose model is a folder beside it have its path. Raises ConfigError as recipes do."""
+    plan = parse_section(Plan, read_tables(path), str(path))
+    rows = tuple(row.model_copy(update={"model": beside(path.parent, row.model)}) for row in plan.bench.rows)
+    return plan.model_copy(update={"bench": plan.bench.model_copy(update={"rows": rows})})
+
+
+def beside(folder: Path, model: str | None) -> str | None:
+    """A model's folder beside a plan, such as an adapter that is kept there; else the name as it is."""
+    return str(folder / model) if model and (folder / model).is_dir() else model
 
 
 def _known(name: str, names: Collection[str], problem: str) -> str:

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from paths import without_absolute_paths
-from plan import Bank, Plan, Training
+from plan import Bank, Plan, Training, beside
 from r1ranker.checkpoint import check_same_run
 from r1ranker.cli.console import loading, say
 from r1ranker.cli.mixing import load_datasets, mix
@@ -79,13 +79,19 @@ class Models:
 
 
 def config_of(training: Training, seed: int, plan_folder: Path, sources: Mapping[str, str], out: Path) -> RunConfig:
-    """A training's resolved recipe. sources: data set or pattern -> the folder with its raw files."""
-    beside = plan_folder / training.recipe
-    path = beside if beside.is_file() else find_recipe(training.recipe)
+    """A training's resolved recipe; an adapter that is a folder beside the plan has its path.
+
+    sources: data set or pattern -> the folder with its raw files.
+    """
+    own = plan_folder / training.recipe
+    path = own if own.is_file() else find_recipe(training.recipe)
     sets = [*training.set, f"name={training.name}", f"seed={seed}"]
     if training.after is not None:
         sets.append(f"model.adapter={json.dumps(str(folder_of(out, training.after, seed) / 'model'))}")
-    places = {name: place_of(name, sources) for name in load_config(path, sets).data.names}
+    config = load_config(path, sets)
+    if (adapter := beside(plan_folder, config.model.adapter)) != config.model.adapter:
+        sets.append(f"model.adapter={json.dumps(adapter)}")
+    places = {name: place_of(name, sources) for name in config.data.names}
     given = [f"data.sources.{json.dumps(n)}={json.dumps(p)}" for n, p in places.items() if p is not None]
     return load_config(path, [*sets, *given])
 

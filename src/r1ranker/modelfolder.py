@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 RANKER = "ranker.json"
+MEAN_OF = "mean_of"
+"""In its facts: the trainings whose adapters' mean the model is."""
 
 
 def save_ranker(

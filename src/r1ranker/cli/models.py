@@ -11,7 +11,7 @@ import typer
 from r1ranker.cli import options
 from r1ranker.cli.console import out, say
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, fetch, save, export and pack models.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, fetch, save, average, export and pack models.")
 
 
 class ModelSource(str, Enum):
@@ -150,6 +150,29 @@ def pack(
 
     pack_adapter(folder, out, report or [])
     say(f"{megabytes(out):,.1f} MB, with README.md to read before you give it away")
+    print(out)
+
+
+@app.command(
+    epilog=options.examples(
+        "r1ranker model average runs/seed-0/model runs/seed-1/model --out runs/mean",
+        "r1ranker model average iranker-135m runs/mine/model --out runs/between",
+    )
+)
+def average(
+    folders: Annotated[list[str], typer.Argument(help="Trained LoRA folders (RUN/model), or known names; at least two.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for the mean.")],
+) -> None:
+    """Make the mean of several LoRA adapters, one that costs what each of them does.
+
+    Meant for adapters that went on from the same weights: their mean often ranks as well as the best of them or better,
+    and nothing has to be chosen. Of adapters that began apart it seldom ranks well.
+    """
+    from r1ranker.assets import fetch_model
+    from r1ranker.cli.average import average_adapters
+
+    lost = average_adapters([fetch_model(folder, say=say) for folder in folders], out)
+    say(f"{lost:.1%} of what the mean adds to the base is lost: it has the rank of the first adapter")
     print(out)
 
 

@@ -17,7 +17,7 @@ from r1ranker.datasets.catalogue import DATASETS
 from r1ranker.errors import AssetError, InputError
 from r1ranker.evaluation import Row
 from r1ranker.files import write_atomic, write_problem
-from r1ranker.modelfolder import RANKER, read_facts, read_ranker
+from r1ranker.modelfolder import MEAN_OF, RANKER, read_facts, read_ranker
 
 LIMIT = 10_000_000
 """Bytes that a packed folder may take: an adapter is small, and more is a mistake."""
@@ -74,15 +74,13 @@ def _hub_name(base: str) -> str:
     return ASSETS[base].hub_id or base if base in ASSETS else base
 
 
-def _earlier(facts: Mapping[str, Any]) -> str:
-    """The training that this one began at, and the one before it."""
-    before = facts.get("began_at")
-    if not before:
-        return ""
+def _training(facts: Mapping[str, Any]) -> str:
+    """A training, and the one that it began at."""
     words = {"recipe": "{}", "algorithm": "{}", "steps": "{} steps", "seed": "seed {}", "data": "on {}"}
-    known = ", ".join(form.format(before[key]) for key, form in words.items() if key in before)
-    earlier = _earlier(before)
-    return f"{known}; before that {earlier}" if earlier else known
+    known = ", ".join(form.format(facts[key]) for key, form in words.items() if key in facts)
+    each = " and ".join(f"({_training(told)})" for told in facts.get(MEAN_OF, ()))
+    told = ", ".join(filter(None, [known, each and f"the mean of {each}"]))
+    return f"{told}; before that {_training(facts['began_at'])}" if facts.get("began_at") else told
 
 
 def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]) -> str:
@@ -112,7 +110,8 @@ def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]
         "base model": f"`{base}`" + (f" ({asset.hub_id})" if asset and asset.hub_id else ""),
         "licence": f"{licence}, as the base model",
         "ranks": f"{way}, {thinking} thinking; {RANKER} says all of it",
-        "began at": _earlier(facts),
+        "began at": _training(facts.get("began_at") or {}),
+        "mean of": "; ".join(map(_training, facts.get(MEAN_OF, ()))),
         "recipe": facts.get("recipe"),
         "algorithm": facts.get("algorithm"),
         "steps": facts.get("steps"),

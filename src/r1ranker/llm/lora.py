@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +19,8 @@ from r1ranker.errors import AssetError
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
-_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+_NAME = "base_model.model.{}.lora_{}.weight"
+_KEY = re.compile(re.escape(_NAME).replace(r"\{\}", "{}").format("(.+)", "([AB])"))
 _OTHER_KINDS = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "alpha_pattern", "modules_to_save",
     "target_parameters", "trainable_token_indices", "layer_replication", "alora_invocation_tokens", "arrow_config",
@@ -29,6 +31,13 @@ _PLAIN = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian")}
 """And those that must be one of these: other ways to begin change the base's weights too."""
 
 
+class LoraPair(NamedTuple):
+    """The factors of one linear layer: A (rank, in), B (out, rank)."""
+
+    a: Tensor
+    b: Tensor
+
+
 @torch.no_grad()
 def merge_lora(model: nn.Module, folder: Path) -> None:
     """Add the adapter of a folder to the model's weights: W + scale * B @ A (arXiv 2106.09685), computed in float32.
@@ -37,20 +46,46 @@ def merge_lora(model: nn.Module, folder: Path) -> None:
     Raises AssetError for an adapter that is no plain LoRA, or was not made for this model.
     """
     config, tensors = read_lora(folder)
-    factors: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        module, letter = _split(key, folder)
-        factors[module][letter] = tensor
-    for name, pair in factors.items():
+    for name, pair in pairs_of(tensors, folder).items():
         weight = _weight(model, name, folder)
-        a, b = (pair[x].to(weight.device, torch.float32) if x in pair else torch.empty(0) for x in "AB")
-        if a.ndim != 2 or b.ndim != 2 or len(a) != b.shape[1] or (len(b), a.shape[1]) != tuple(weight.shape):
+        a, b = (factor.to(weight.device, torch.float32) for factor in pair)
+        if (len(b), a.shape[1]) != tuple(weight.shape):
             raise AssetError(
                 f"{folder}: its factors for {name}, {tuple(a.shape)} and {tuple(b.shape)}, do not fit the base's "
                 f"weight {tuple(weight.shape)}: give it the base that it was trained on"
             )
-        scale = config["lora_alpha"] / (math.sqrt(len(a)) if config.get("use_rslora") else len(a))
-        weight.copy_(weight.float() + scale * (b @ a))
+        weight.copy_(weight.float() + scale_of(config, len(a)) * (b @ a))
+
+
+def scale_of(config: Mapping[str, Any], rank: int) -> float:
+    """What B @ A is multiplied by: alpha / rank, with rsLoRA alpha / sqrt(rank)."""
+    return float(config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank))
+
+
+def pairs_of(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, LoraPair]:
+    """The factors by linear layer. Raises AssetError for a layer that lacks one, or whose factors do not fit together.
+
+    folder: what messages name.
+    """
+    factors: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        module, letter = _split(key, folder)
+        factors[module][letter] = tensor
+    pairs = {}
+    for name, pair in factors.items():
+        a, b = (pair.get(letter, torch.empty(0)) for letter in "AB")
+        if a.ndim != 2 or b.ndim != 2 or len(a) != b.shape[1]:
+            raise AssetError(
+                f"{folder}: its factors for {name}, {tuple(a.shape)} and {tuple(b.shape)}, do not fit together: save "
+                "the adapter again"
+            )
+        pairs[name] = LoraPair(a, b)
+    return pairs
+
+
+def named_pairs(pairs: Mapping[str, LoraPair]) -> dict[str, Tensor]:
+    """The factors by peft's names, as `read_lora` gives them."""
+    return {_NAME.format(name, x): factor for name, pair in pairs.items() for x, factor in zip("AB", pair, strict=True)}
 
 
 def read_lora(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
