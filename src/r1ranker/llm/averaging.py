@@ -31,7 +31,7 @@ def mean_pair(pairs: Sequence[tuple[float, LoraPair]], rank: int, scale: float) 
     # B @ A is as large as a weight of the model; between the two orthogonal bases stands what is small.
     b_basis, b_rest = torch.linalg.qr(b)
     a_basis, a_rest = torch.linalg.qr(a.T)
-    u, values, v = torch.linalg.svd(b_rest @ a_rest.T)
+    u, values, v = torch.linalg.svd(b_rest @ a_rest.T, full_matrices=False)
     root = values[:rank].sqrt()
     factors = root[:, None] * (v[:rank] @ a_basis.T), (b_basis @ u[:, :rank]) * root
     mean = LoraPair(*(_padded(factor, rank, dim).float().contiguous() for dim, factor in enumerate(factors)))
