@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ BEGAN = {"recipe": "unified", "algorithm": "all_actions", "steps": 160, "seed": 
 
 @pytest.fixture
 def make(tiny_model: Any, tiny_tokenizer: Any, tiny_folder: Path, tmp_path: Path) -> Make:
-    """make(name, seed): NAME/model as training leaves it; all go on from the same weights, each with changes of its own."""
+    """make(name, seed): NAME/model as training leaves it; all began at the same weights, and each changed them."""
     from r1ranker.rl.policy import Policy
 
     def one(name: str, seed: int, *, ranker: RankerConfig = RANKER, base: str | None = None, **model: Any) -> Path:
@@ -128,7 +127,7 @@ def test_facts_that_differ_are_of_each() -> None:
     assert nested == {"mean_of": [{"mean_of": [{"seed": 0}, {"seed": 1}]}, {"seed": 2}]}
 
 
-def test_what_has_no_mean_is_refused(cli: Invoke, make: Make, tiny_folder: Path, tmp_path: Path) -> None:
+def test_what_has_no_mean_is_refused(cli: Invoke, make: Make, tiny_folder: Path) -> None:
     one, two = make("one", 1), make("two", 2)
 
     def refuse(said: str, *folders: Path, out: str = "mean") -> None:

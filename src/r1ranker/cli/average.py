@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from r1ranker.assets import refuse_checkpoint
 from r1ranker.assets.shipped import ADAPTER_CONFIG, base_name
@@ -17,6 +17,9 @@ from r1ranker.errors import AssetError, InputError
 from r1ranker.files import write_atomic, write_problem
 from r1ranker.modelfolder import MEAN_OF, RANKER, read_facts, read_ranker
 
+if TYPE_CHECKING:
+    from r1ranker.llm.lora import LoraPair
+
 
 def average_adapters(folders: Sequence[Path], out: Path) -> float:
     """Write to `out` the adapter whose addition to the base is the mean of theirs, as `RUN/model` is written.
@@ -24,8 +27,8 @@ def average_adapters(folders: Sequence[Path], out: Path) -> float:
     Its rank, alpha and target layers are the first one's. What is gained by it (arXiv 2203.05482) is gained by adapters
     that began at the same weights, such as trainings that go on from one adapter.
     Returns the share of the mean that this rank cannot hold, 0 to 1: the root of the squared Frobenius norms' ratio.
-    Raises InputError for fewer than two folders or one given twice, AssetError for one that holds no plain LoRA adapter,
-    or is of another base, of other layers, or asked in another way than the first.
+    Raises InputError for fewer than two folders or one given twice, AssetError for one that holds no plain LoRA
+    adapter, or is of another base, of other layers, or asked in another way than the first.
     """
     from safetensors.torch import save_file
 
@@ -35,7 +38,7 @@ def average_adapters(folders: Sequence[Path], out: Path) -> float:
     _check_folders(folders)
     if out.exists():
         raise AssetError(f"{out} is there already: choose a new folder")
-    adapters = []
+    adapters: list[tuple[dict[str, Any], dict[str, LoraPair]]] = []
     for folder in folders:
         config, tensors = read_lora(folder)
         pairs = pairs_of(tensors, folder)
@@ -66,7 +69,7 @@ def average_adapters(folders: Sequence[Path], out: Path) -> float:
 
 
 def facts_of_mean(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is true of all the trainings, and under "mean_of" what is told of each beside that; the time is all theirs."""
+    """What is true of all trainings, and under "mean_of" what is told of each beside that; the time is that of all."""
     shared = {key: value for key, value in facts[0].items() if all(told.get(key) == value for told in facts)}
     each = [{key: value for key, value in told.items() if key not in shared} for told in facts]
     seconds = [told["seconds"] for told in facts if "seconds" in told]
@@ -90,7 +93,8 @@ def _check_folders(folders: Sequence[Path]) -> None:
         asked.append(ranker)
         if bases[-1] != bases[0]:
             raise AssetError(
-                f"{folder} was trained on {bases[-1]}, and {folders[0]} on {bases[0]}: a mean is of adapters of one base"
+                f"{folder} was trained on {bases[-1]}, and {folders[0]} on {bases[0]}: a mean is of adapters of one "
+                "base"
             )
         if ranker != asked[0]:
             one, other = asked[0].model_dump(mode="json"), ranker.model_dump(mode="json")
@@ -101,7 +105,7 @@ def _check_folders(folders: Sequence[Path]) -> None:
             )
 
 
-def _check_alike(first: Mapping[str, Any], other: Mapping[str, Any], folder: Path, of: Path) -> None:
+def _check_alike(first: Mapping[str, LoraPair], other: Mapping[str, LoraPair], folder: Path, of: Path) -> None:
     """Raises AssetError where two adapters add to other layers, or to layers of another size."""
     one, two = ({name: (len(b), a.shape[1]) for name, (a, b) in pairs.items()} for pairs in (first, other))
     if odd := sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name)):

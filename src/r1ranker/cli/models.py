@@ -11,7 +11,9 @@ import typer
 from r1ranker.cli import options
 from r1ranker.cli.console import out, say
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, fetch, save, average, export and pack models.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="List, fetch, save, average, export and pack models."
+)
 
 
 class ModelSource(str, Enum):
@@ -160,7 +162,9 @@ def pack(
     )
 )
 def average(
-    folders: Annotated[list[str], typer.Argument(help="Trained LoRA folders (RUN/model), or known names; at least two.")],
+    folders: Annotated[
+        list[str], typer.Argument(help="Trained LoRA folders (RUN/model), or known names; at least two.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder for the mean.")],
 ) -> None:
     """Make the mean of several LoRA adapters, one that costs what each of them does.

@@ -21,10 +21,11 @@ class MeanPair(NamedTuple):
 
 @torch.no_grad()
 def mean_pair(pairs: Sequence[tuple[float, LoraPair]], rank: int, scale: float) -> MeanPair:
-    """The mean of what pairs add to a weight, as the `scale * B @ A` of this rank that is nearest to it (Eckart, Young).
+    """The mean of what pairs add to a weight, as the `scale * B @ A` of this rank that is nearest to it.
 
-    pairs: each with its own scale; A is (its rank, in), B (out, its rank). The mean of the factors would be another
-    matrix than the mean of their products. What comes out has A and B of equal norms, in float32.
+    By the singular values (Eckart and Young, 1936). pairs: each with its own scale; A is (its rank, in), B (out, its
+    rank). The mean of the factors would be another matrix than the mean of their products. What comes out has A and B
+    of equal norms, in float32.
     """
     a = torch.cat([pair.a.double() for _, pair in pairs])
     b = torch.cat([pair.b.double() * (own / scale / len(pairs)) for own, pair in pairs], dim=1)
