@@ -13,7 +13,7 @@ import pytest
 
 from r1ranker import files
 from r1ranker.errors import InputError, R1RankerError
-from r1ranker.files import file_lock, open_text, sha256, write_atomic
+from r1ranker.files import file_lock, open_text, sha256, share_weights, write_atomic
 
 
 def test_write_atomic_replaces_the_content_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -44,6 +44,19 @@ def test_a_path_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(R1RankerError, match=r"cannot write .*file/a\.txt"):
         write_atomic(tmp_path / "file" / "a.txt", "x")
+
+
+def test_weights_may_be_read_by_whom_the_rest_of_their_folder_may(tmp_path: Path) -> None:
+    for name, mode in (("config.json", 0o640), ("model.safetensors", 0o600), ("more.safetensors", 0o600), ("x", 0o600)):
+        (tmp_path / name).write_text("{}")
+        (tmp_path / name).chmod(mode)
+    share_weights(tmp_path)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "config.json": 0o640,
+        "model.safetensors": 0o640,
+        "more.safetensors": 0o640,
+        "x": 0o600,
+    }
 
 
 def test_sha256_of_a_known_text(tmp_path: Path) -> None:

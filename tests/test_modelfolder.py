@@ -54,6 +54,7 @@ def test_a_full_model_is_saved_and_read_back(
     assert read_ranker(folder) == RANKER
     written = json.loads((folder / "ranker.json").read_text())
     assert (written["base"], written["facts"]) == ("tiny", {"steps": 7})
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # who may read the one may read all
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in folder.iterdir()}
     torch.testing.assert_close(scores(load(folder)), scores(policy.llm), atol=1e-5, rtol=0)
     base = scores(TransformersLLM(tiny_model, tiny_tokenizer, name="base"))

@@ -6,6 +6,7 @@ import errno
 import gzip
 import hashlib
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -52,6 +53,13 @@ def write_problem(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left to write {path}: free some space or choose another folder"
     return f"cannot write {path} ({error.strerror or error}): choose a folder that you may write to"
+
+
+def share_weights(folder: Path) -> None:
+    """Give a folder's safetensors files the mode of its first JSON file: they are written for the owner alone."""
+    like = min(folder.glob("*.json"))
+    for path in folder.glob("*.safetensors"):
+        shutil.copymode(like, path)
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from r1ranker.config import RankerConfig
 from r1ranker.errors import AssetError
-from r1ranker.files import write_atomic
+from r1ranker.files import share_weights, write_atomic
 from r1ranker.llm.servers import VLLM, is_server, split_spec
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def save_ranker(
         model.save_pretrained(folder)  # type: ignore[operator]
     text = json.dumps({"ranker": ranker.model_dump(mode="json"), "base": base, "facts": facts}, indent=2)
     write_atomic(folder / RANKER, text + "\n")
+    share_weights(folder)
 
 
 def read_ranker(folder: Path) -> RankerConfig | None:

@@ -69,6 +69,7 @@ def test_the_mean_adds_the_mean_of_what_they_add(cli: Invoke, make: Make, tiny_f
     assert 0 < lost < 0.3
     out = tmp_path / "the" / "mean"
     assert [path.name for path in out.parent.iterdir()] == ["mean"]  # nothing is left beside it
+    assert len({path.stat().st_mode for path in out.iterdir()}) == 1
     base, first, second, mean = map(layers, (tiny_folder, one, two, out))
     changed = [name for name in base if not torch.equal(base[name], first[name])]
     assert changed

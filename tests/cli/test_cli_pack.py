@@ -79,6 +79,7 @@ def test_a_packed_folder_holds_the_adapter_and_what_must_be_known(cli: Invoke, t
     folder = tmp_path / "given" / "away"
     assert sorted(path.name for path in folder.iterdir()) == FILES
     assert [path.name for path in folder.parent.iterdir()] == ["away"]  # nothing is left beside it
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     before = load_file(str(trained / "adapter_model.safetensors"))
     after = load_file(str(folder / "adapter_model.safetensors"))
     assert before.keys() == after.keys()

@@ -137,6 +137,17 @@ def test_a_training_begins_at_the_adapter_of_an_earlier_one_with_its_seed(tmp_pa
     assert config_of(first, 2, path.parent, {}, tmp_path).model.adapter is None
 
 
+def test_an_adapter_that_is_a_folder_beside_the_plan_has_its_path(tmp_path: Path) -> None:
+    path = HERE / "longer.toml"
+    plan = load_plan(path)
+    models = {row.name: row.model for row in plan.bench.rows}
+    assert models["IRanker, first step"] == str(HERE / "adapters" / "iranker-seed-0")
+    assert models["iranker-135m, first step"] == "iranker-135m"  # a name stays as it is
+    further = next(training for training in plan.trainings if training.name == "iranker-further")
+    adapter = config_of(further, 1, path.parent, {}, tmp_path).model.adapter
+    assert adapter == str(HERE / "adapters" / "iranker-longer-mean")
+
+
 def test_trainings_that_plans_share_are_the_same() -> None:
     seen: dict[str, Any] = {}
     for path in PLANS:

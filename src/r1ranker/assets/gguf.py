@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+from r1ranker.files import share_weights
+
 
 def convert_gguf(gguf: Path, target: Path, *, name: str) -> None:
     """Write a GGUF model into the folder `target` as float32 safetensors with its tokenizer.
@@ -33,6 +35,7 @@ def convert_gguf(gguf: Path, target: Path, *, name: str) -> None:
         tokenizer.name_or_path = name
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
+    share_weights(target)
 
 
 @contextlib.contextmanager

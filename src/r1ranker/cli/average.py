@@ -14,7 +14,7 @@ from r1ranker.assets import refuse_checkpoint
 from r1ranker.assets.shipped import ADAPTER_CONFIG, base_name
 from r1ranker.config import RankerConfig
 from r1ranker.errors import AssetError, InputError
-from r1ranker.files import write_atomic, write_problem
+from r1ranker.files import share_weights, write_atomic, write_problem
 from r1ranker.modelfolder import MEAN_OF, RANKER, read_facts, read_ranker
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def average_adapters(folders: Sequence[Path], out: Path) -> float:
             told = json.loads((folders[0] / RANKER).read_text(encoding="utf-8"))
             told["facts"] = facts_of_mean([read_facts(folder) for folder in folders])
             write_atomic(made / RANKER, json.dumps(told, indent=2) + "\n")
+            share_weights(made)
             os.replace(made, out)
     except OSError as error:
         raise AssetError(write_problem(out, error)) from error

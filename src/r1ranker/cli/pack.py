@@ -16,7 +16,7 @@ from r1ranker.cli.console import clock
 from r1ranker.datasets.catalogue import DATASETS
 from r1ranker.errors import AssetError, InputError
 from r1ranker.evaluation import Row
-from r1ranker.files import write_atomic, write_problem
+from r1ranker.files import share_weights, write_atomic, write_problem
 from r1ranker.modelfolder import MEAN_OF, RANKER, read_facts, read_ranker
 
 LIMIT = 10_000_000
@@ -57,6 +57,7 @@ def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
             write_atomic(made / ADAPTER_CONFIG, json.dumps(config, indent=2) + "\n")
             write_atomic(made / RANKER, json.dumps(ranker, indent=2) + "\n")
             write_atomic(made / CARD, card)
+            share_weights(made)
             write_sums(made)
             size = sum(path.stat().st_size for path in made.iterdir())
             if size > LIMIT:
