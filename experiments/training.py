@@ -143,9 +143,10 @@ def check_same_recipe(saved: object, current: Mapping[str, Any], where: Path | s
     where: what was made with the saved one. after: the training that it goes on from, whose folder then says nothing.
     Raises CheckpointError naming the first setting that differs, ValueError where `saved` is no recipe.
     """
-    # Read as a recipe, so that settings which came later have their defaults.
-    told = RunConfig.model_validate(saved).model_dump(mode="json")
-    check_same_run(told, current, (*_FREE, *(["model.adapter"] if after else [])), where)
+    # Read as a recipe, so that settings which came later have their defaults; folders are told by their names.
+    told = without_absolute_paths(RunConfig.model_validate(saved).model_dump(mode="json"))
+    now = without_absolute_paths(current)
+    check_same_run(told, now, (*_FREE, *(["model.adapter"] if after else [])), where)
 
 
 def progress(config: RunConfig, folder: Path) -> str:

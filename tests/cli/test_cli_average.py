@@ -124,6 +124,14 @@ def test_facts_that_differ_are_of_each() -> None:
         "steps": 5,
         "mean_of": [{"seed": 0}, {"seed": 1}],
     }
+    one = {"steps": 5, "data": "a", "options": {"a": {}}, "fingerprint": "x"}
+    assert facts_of_mean([one, {**one, "fingerprint": "y"}]) == {  # what each learned from is told as a whole
+        "steps": 5,
+        "mean_of": [
+            {"data": "a", "options": {"a": {}}, "fingerprint": "x"},
+            {"data": "a", "options": {"a": {}}, "fingerprint": "y"},
+        ],
+    }
     nested = facts_of_mean([{"mean_of": [{"seed": 0}, {"seed": 1}]}, {"seed": 2}])  # a mean of a mean
     assert nested == {"mean_of": [{"mean_of": [{"seed": 0}, {"seed": 1}]}, {"seed": 2}]}
 

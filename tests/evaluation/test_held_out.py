@@ -66,6 +66,12 @@ def test_what_the_adapter_before_learned_from_counts(lists: str) -> None:
     assert "8 of these 10 lists" in told(lists, {"options": {"other.jsonl": {}}, "began_at": before})
 
 
+def test_each_training_of_a_mean_is_looked_at(lists: str) -> None:
+    mean = [{"options": {"other.jsonl": {}}}, {"began_at": {"options": {lists: {"test_fraction": 0.2}}}}]
+    assert "8 of these 10 lists" in told(lists, {"recipe": "mine", "mean_of": mean})
+    assert told(lists, {"recipe": "mine", "mean_of": mean[:1]}) == ""
+
+
 def test_each_training_of_a_chain_is_looked_at(lists: str) -> None:
     """The last one had this split; what the one before learned from is known to the model all the same."""
     now = {lists: {"test_fraction": 0.2}}

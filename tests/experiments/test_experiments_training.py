@@ -10,10 +10,11 @@ import pytest
 
 import training
 from kept import Kept
-from plan import Plan
+from plan import HERE, Plan, load_plan
 from r1ranker.cli import thoughts
 from r1ranker.errors import ConfigError, InputError
 from results import AtHand, resolve_rows
+from training import check_settings, config_of
 
 
 def test_a_short_curve_stays_as_it_is() -> None:
@@ -40,6 +41,20 @@ def test_chance_is_kept_where_every_step_tells_it() -> None:
     rows = [{"step": k, "reward": k / 4, "reward_uniform": 0.5} for k in (1, 2)]
     assert training.curve(rows, 2) == {"step": [1, 2], "reward": [0.25, 0.5], "chance": [0.5, 0.5]}
     assert training.curve([*rows, {"step": 3, "reward": 0.75}], 3) == {"step": [1, 2, 3], "reward": [0.25, 0.5, 0.75]}
+
+
+def test_a_training_is_known_where_its_adapter_lies_in_another_checkout(tmp_path: Path) -> None:
+    plan = load_plan(HERE / "longer.toml")
+    further = next(training for training in plan.trainings if training.name == "iranker-further")
+    config = config_of(further, 1, HERE, {}, tmp_path)
+    told = config.model_dump(mode="json")
+    told["model"]["adapter"] = "/elsewhere/adapters/iranker-longer-mean"
+    (tmp_path / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    check_settings(config, tmp_path)
+    told["model"]["adapter"] = "/elsewhere/adapters/iranker-seed-0"
+    (tmp_path / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"was made with model\.adapter = 'iranker-seed-0'"):
+        check_settings(config, tmp_path)
 
 
 def test_a_source_is_that_of_the_last_pattern() -> None:

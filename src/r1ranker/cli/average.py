@@ -20,6 +20,8 @@ from r1ranker.modelfolder import MEAN_OF, RANKER, read_facts, read_ranker
 if TYPE_CHECKING:
     from r1ranker.llm.lora import LoraPair
 
+_LEARNED_FROM = ("began_at", "data", "options", "fingerprint", "fingerprints")
+
 
 def average_adapters(folders: Sequence[Path], out: Path) -> float:
     """Write to `out` the adapter whose addition to the base is the mean of theirs, as `RUN/model` is written.
@@ -70,8 +72,13 @@ def average_adapters(folders: Sequence[Path], out: Path) -> float:
 
 
 def facts_of_mean(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is true of all trainings, and under "mean_of" what is told of each beside that; the time is that of all."""
+    """What is true of all trainings, and under "mean_of" what is told of each beside that; the time is that of all.
+
+    What each learned from is told together: where any of it differs, each tells all of it.
+    """
     shared = {key: value for key, value in facts[0].items() if all(told.get(key) == value for told in facts)}
+    if any(key in told and key not in shared for told in facts for key in _LEARNED_FROM):
+        shared = {key: value for key, value in shared.items() if key not in _LEARNED_FROM}
     each = [{key: value for key, value in told.items() if key not in shared} for told in facts]
     seconds = [told["seconds"] for told in facts if "seconds" in told]
     return {**shared, MEAN_OF: each, **({"seconds": round(sum(seconds), 1)} if seconds else {})}

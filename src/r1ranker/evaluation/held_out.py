@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from r1ranker.datasets import DATASETS, Dataset, built_as, load_dataset
 from r1ranker.datasets.base import normalise
 from r1ranker.errors import R1RankerError
+from r1ranker.modelfolder import MEAN_OF
 from r1ranker.types import RankingExample
 
 _TRAIN_SIDE = ("train_target", "examples_per_user", "goal")
@@ -72,13 +73,13 @@ class _Learned(NamedTuple):
 
 
 def _learned_from(facts: Mapping[str, Any]) -> list[list[_Learned]]:
-    """What each training that made a model learned from, the last training first."""
+    """What each training that made a model learned from, the last training first; of a mean, all of them."""
     options, prints = facts.get("options"), facts.get("fingerprints", {})
     own = []
     if isinstance(options, Mapping) and isinstance(prints, Mapping):
         own = [_Learned(name, dict(told), str(prints.get(name, ""))) for name, told in options.items()]
-    before = facts.get("began_at")
-    return [own, *(_learned_from(before) if isinstance(before, Mapping) else [])]
+    others = [facts.get("began_at"), *facts.get(MEAN_OF, ())]
+    return [own, *(learned for told in others if isinstance(told, Mapping) for learned in _learned_from(told))]
 
 
 def _shared(dataset: str, learned: Sequence[Dataset], names: Sequence[str], test: Sequence[RankingExample]) -> set[int]:
