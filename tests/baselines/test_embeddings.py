@@ -51,6 +51,10 @@ def test_each_text_is_computed_once_and_counted(encoder: Encoder) -> None:
     assert baseline.flops == 2 * parameters * (7 + 32)  # the model reads 32 tokens at most
 
 
+def test_steady_knows_no_difference_that_a_batch_makes_near_zero() -> None:
+    assert steady([-0.0047939]) == steady([-0.004794]) == [-0.00479]  # 1e-7 off, as sums of numbers near 1 are
+
+
 def test_steady_keeps_five_digits() -> None:
     assert steady([0.1234567, -1234567.0, 0.0, float("-inf")]) == [0.12346, -1234600.0, 0.0, float("-inf")]
 

@@ -91,5 +91,9 @@ def _unordered(example: RankingExample) -> RankingExample:
 
 
 def steady(scores: Iterable[float]) -> list[float]:
-    """Scores to five significant digits: what a text's neighbours in a batch change lies below."""
-    return [float(f"{score:.5g}") for score in scores]
+    """Scores to five significant digits, and to five decimals below 1.
+
+    What a text's neighbours in a batch change lies below that. They change what is summed up to a score, so that more
+    digits change of a score near 0.
+    """
+    return [round(score, 5) if abs(score) < 1 else float(f"{score:.5g}") for score in map(float, scores)]
