@@ -137,7 +137,7 @@ def test_a_checkpoint_becomes_the_model_that_its_run_would_have_saved(cli: Invok
     assert (Path("new/last/model.safetensors")).read_bytes() == (run / "model/model.safetensors").read_bytes()
     written, asked = (json.loads((f / "ranker.json").read_text()) for f in (Path("new/last"), run / "model"))
     for one in (written, asked):
-        assert one["facts"].pop("seconds") > 0
+        assert 0 <= one["facts"].pop("seconds") < 600  # rounded to a tenth, which a fast machine does not take
     assert written == asked
     assert asked["facts"]["fingerprints"]
 
