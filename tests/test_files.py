@@ -13,7 +13,7 @@ import pytest
 
 from r1ranker import files
 from r1ranker.errors import InputError, R1RankerError
-from r1ranker.files import file_lock, open_text, sha256, share_weights, write_atomic
+from r1ranker.files import file_lock, new_folder, open_text, sha256, share_weights, write_atomic
 
 
 def test_write_atomic_replaces_the_content_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -44,6 +44,18 @@ def test_a_path_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(R1RankerError, match=r"cannot write .*file/a\.txt"):
         write_atomic(tmp_path / "file" / "a.txt", "x")
+
+
+def test_a_new_folder_stands_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "new"
+    with new_folder(out) as made:
+        (made / "a.txt").write_text("x")
+        assert not out.exists()
+    assert (os.listdir(out.parent), os.listdir(out)) == (["new"], ["a.txt"])
+    with pytest.raises(ValueError, match="stopped"), new_folder(tmp_path / "deep" / "other") as made:
+        (made / "a.txt").write_text("x")
+        raise ValueError("stopped")
+    assert os.listdir(out.parent) == ["new"]
 
 
 def test_weights_may_be_read_by_whom_the_rest_of_their_folder_may(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -53,6 +54,17 @@ def write_problem(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left to write {path}: free some space or choose another folder"
     return f"cannot write {path} ({error.strerror or error}): choose a folder that you may write to"
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill: it stands at `out` when the block ends, and nowhere if that fails. Raises OSError."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        made = Path(scratch) / out.name
+        made.mkdir()
+        yield made
+        os.replace(made, out)
 
 
 def share_weights(folder: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from r1ranker.assets import refuse_checkpoint
 from r1ranker.assets.shipped import ADAPTER_CONFIG, base_name
 from r1ranker.config import RankerConfig
 from r1ranker.errors import AssetError, InputError
-from r1ranker.files import share_weights, write_atomic, write_problem
+from r1ranker.files import new_folder, share_weights, write_atomic, write_problem
 from r1ranker.modelfolder import MEAN_OF, RANKER, read_facts, read_ranker
 
 if TYPE_CHECKING:
@@ -26,8 +24,8 @@ _LEARNED_FROM = ("began_at", "data", "options", "fingerprint", "fingerprints")
 def average_adapters(folders: Sequence[Path], out: Path) -> float:
     """Write to `out` the adapter whose addition to the base is the mean of theirs, as `RUN/model` is written.
 
-    Its rank, alpha and target layers are the first one's. What is gained by it (arXiv 2203.05482) is gained by adapters
-    that began at the same weights, such as trainings that go on from one adapter.
+    Its rank, alpha and target layers are the first one's. It is meant for adapters that began at the same weights, such
+    as trainings that go on from one adapter (arXiv 2203.05482).
     Returns the share of the mean that this rank cannot hold, 0 to 1: the root of the squared Frobenius norms' ratio.
     Raises InputError for fewer than two folders or one given twice, AssetError for one that holds no plain LoRA
     adapter, or is of another base, of other layers, or asked in another way than the first.
@@ -53,10 +51,7 @@ def average_adapters(folders: Sequence[Path], out: Path) -> float:
         scaled = [(scale_of(config, len(pairs[name].a)), pairs[name]) for config, pairs in adapters]
         means[name] = mean_pair(scaled, len(pair.a), scale_of(first, len(pair.a)))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            made = Path(scratch) / out.name
-            made.mkdir()
+        with new_folder(out) as made:
             tensors = named_pairs({name: mean.pair for name, mean in means.items()})
             save_file(tensors, str(made / ADAPTER_WEIGHTS), metadata={"format": "pt"})
             write_atomic(made / ADAPTER_CONFIG, json.dumps(first, indent=2) + "\n")
@@ -64,7 +59,6 @@ def average_adapters(folders: Sequence[Path], out: Path) -> float:
             told["facts"] = facts_of_mean([read_facts(folder) for folder in folders])
             write_atomic(made / RANKER, json.dumps(told, indent=2) + "\n")
             share_weights(made)
-            os.replace(made, out)
     except OSError as error:
         raise AssetError(write_problem(out, error)) from error
     whole = sum(mean.whole for mean in means.values())

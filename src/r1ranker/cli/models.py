@@ -170,7 +170,7 @@ def average(
     """Make the mean of several LoRA adapters, one that costs what each of them does.
 
     Meant for adapters that went on from the same weights: their mean often ranks as well as the best of them or better,
-    and nothing has to be chosen. Of adapters that began apart it seldom ranks well.
+    and nothing has to be chosen. The further apart they are, the more of it is lost in the rank of one.
     """
     from r1ranker.assets import fetch_model
     from r1ranker.cli.average import average_adapters

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from r1ranker.cli.console import clock
 from r1ranker.datasets.catalogue import DATASETS
 from r1ranker.errors import AssetError, InputError
 from r1ranker.evaluation import Row
-from r1ranker.files import share_weights, write_atomic, write_problem
+from r1ranker.files import new_folder, share_weights, write_atomic, write_problem
 from r1ranker.modelfolder import MEAN_OF, RANKER, read_facts, read_ranker
 
 LIMIT = 10_000_000
@@ -49,10 +47,7 @@ def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
     ranker = {**json.loads((folder / RANKER).read_text(encoding="utf-8")), "base": base}
     config["base_model_name_or_path"] = _hub_name(base)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            made = Path(scratch) / out.name
-            made.mkdir()
+        with new_folder(out) as made:
             save_file(half, str(made / ADAPTER_WEIGHTS), metadata={"format": "pt"})
             write_atomic(made / ADAPTER_CONFIG, json.dumps(config, indent=2) + "\n")
             write_atomic(made / RANKER, json.dumps(ranker, indent=2) + "\n")
@@ -65,7 +60,6 @@ def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
                     f"{folder} takes {size / 1e6:,.1f} MB packed, and {LIMIT / 1e6:,.0f} MB are allowed: train with a "
                     "lower model.lora_rank or more model.frozen_layers"
                 )
-            os.replace(made, out)
     except OSError as error:
         raise AssetError(write_problem(out, error)) from error
 

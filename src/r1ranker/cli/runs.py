@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ from r1ranker.cli.validation import keep_out, measure_of
 from r1ranker.config import ModelConfig, RunConfig
 from r1ranker.datasets import Dataset
 from r1ranker.errors import AssetError, CheckpointError, InputError, R1RankerError
-from r1ranker.files import file_lock, write_atomic
+from r1ranker.files import file_lock, new_folder, write_atomic
 from r1ranker.fingerprints import digest, model_fingerprint
 from r1ranker.modelfolder import read_facts, save_ranker, short_name
 
@@ -163,10 +161,8 @@ def save_model(place: Path, out: Path) -> Path:
     rounds = saved.step if warm else None
     facts = _facts(config, origin, rows, steps=steps, rounds=rounds, seconds=_seconds(folder, rows))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-            _save(config, Path(scratch) / out.name, policy, facts)
-            os.replace(Path(scratch) / out.name, out)
+        with new_folder(out) as made:
+            _save(config, made, policy, facts)
     except (OSError, SafetensorError) as error:
         raise AssetError(f"{out}: the model cannot be saved ({error}): make room, or choose another folder") from error
     return path

@@ -19,8 +19,7 @@ from r1ranker.errors import AssetError
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
-_NAME = "base_model.model.{}.lora_{}.weight"
-_KEY = re.compile(re.escape(_NAME).replace(r"\{\}", "{}").format("(.+)", "([AB])"))
+_KEY = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _OTHER_KINDS = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "alpha_pattern", "modules_to_save",
     "target_parameters", "trainable_token_indices", "layer_replication", "alora_invocation_tokens", "arrow_config",
@@ -85,7 +84,11 @@ def pairs_of(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, LoraPair]
 
 def named_pairs(pairs: Mapping[str, LoraPair]) -> dict[str, Tensor]:
     """The factors by peft's names, as `read_lora` gives them."""
-    return {_NAME.format(name, x): factor for name, pair in pairs.items() for x, factor in zip("AB", pair, strict=True)}
+    return {
+        f"base_model.model.{name}.lora_{letter}.weight": factor
+        for name, pair in pairs.items()
+        for letter, factor in zip("AB", pair, strict=True)
+    }
 
 
 def read_lora(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
