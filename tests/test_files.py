@@ -52,9 +52,14 @@ def test_a_new_folder_stands_whole_or_not_at_all(tmp_path: Path) -> None:
         (made / "a.txt").write_text("x")
         assert not out.exists()
     assert (os.listdir(out.parent), os.listdir(out)) == (["new"], ["a.txt"])
-    with pytest.raises(ValueError, match="stopped"), new_folder(tmp_path / "deep" / "other") as made:
-        (made / "a.txt").write_text("x")
-        raise ValueError("stopped")
+
+    def fail() -> None:
+        with new_folder(tmp_path / "deep" / "other") as made:
+            (made / "a.txt").write_text("x")
+            raise ValueError("stopped")
+
+    with pytest.raises(ValueError, match="stopped"):
+        fail()
     assert os.listdir(out.parent) == ["new"]
 
 
