@@ -20,7 +20,7 @@ PASSAGES = dataset("passage", (example(["a", "b"], query="a"),))
 
 def test_each_scenario_has_its_baselines() -> None:
     texts = ("bm25", "embeddings", "cross-encoder", "trained-cross-encoder")
-    assert baseline_names("recommendation") == ("popularity", *texts, "bpr", "sasrec")
+    assert baseline_names("recommendation") == ("popularity", *texts, "item-knn", "bpr", "sasrec")
     assert baseline_names("passage") == texts
     assert baseline_names("routing") == ("label-prior", *texts, "knn-router", "logistic-router")
     assert list(BASELINES) == [info.name for info in BASELINES.values()]

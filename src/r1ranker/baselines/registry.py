@@ -13,7 +13,7 @@ from r1ranker.baselines.bm25 import BM25
 from r1ranker.baselines.cross_encoder import CrossEncoder
 from r1ranker.baselines.embeddings import MODEL, Embeddings, Encoder
 from r1ranker.baselines.popularity import Popularity
-from r1ranker.baselines.recommenders import BPR, SASRec, train_sequences
+from r1ranker.baselines.recommenders import BPR, ItemKNN, SASRec, train_sequences
 from r1ranker.baselines.routers import KNNRouter, LogisticRouter
 from r1ranker.baselines.trained_cross_encoder import TrainedCrossEncoder
 from r1ranker.datasets import Dataset
@@ -183,6 +183,14 @@ BASELINES: Mapping[str, BaselineInfo] = MappingProxyType(
                     data.train, Encoder(model), **options
                 ),
                 ("model", "C"),
+                learns_answers=True,
+            ),
+            BaselineInfo(
+                "item-knn",
+                _REC,
+                "",
+                "what others chose along with the items of the history",
+                lambda data, _examples, _seed: ItemKNN(train_sequences(data)),
                 learns_answers=True,
             ),
             BaselineInfo(

@@ -11,12 +11,13 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from r1ranker.datasets.base import Dataset, normalise, note, split_groups
+from r1ranker.datasets.neighbours import Neighbours
 from r1ranker.errors import InputError
 from r1ranker.files import open_text
 from r1ranker.types import Candidate, RankingExample
@@ -113,6 +114,8 @@ def build_recommendation(
     test_users: int | None = None,
     examples_per_user: int = 1,
     min_rating: float | None = None,
+    neighbours: int = 0,
+    plain_share: float = 0.0,
     seed: int = 0,
 ) -> Dataset:
     """One positive and `candidates - 1` random negatives, shuffled, for each user with `history + 1` items.
@@ -130,6 +133,10 @@ def build_recommendation(
         as there are any) and its own negatives; a test user has one.
     min_rating: interactions with a lower `rating` are left out, as if the user had never met these items; None (the
         paper): a rating of any height is an interaction.
+    neighbours: each candidate's text says which items of the history other train users chose along with it, so many
+        at most and the nearest first (see Neighbours); its title becomes its name. 0 (the paper): titles alone.
+        A train user's own choices are not counted in what their lists say.
+    plain_share: the part of the train lists that is of titles alone in spite of `neighbours`: a ranker learns both.
     seed: decides the split, the negatives and their order, and random targets.
     Negatives are uniform over all titled items that the user never touches. Raises InputError for files or
     numbers that cannot be used.
@@ -138,6 +145,10 @@ def build_recommendation(
         raise InputError(
             f"history is {history}, candidates {candidates}, examples_per_user {examples_per_user}: "
             "they must be at least 1, 2 and 1"
+        )
+    if neighbours < 0 or not 0 <= plain_share <= 1:
+        raise InputError(
+            f"neighbours is {neighbours}, plain_share {plain_share:g}: they must be at least 0, and between 0 and 1"
         )
     for key, value in (("target", target), ("train_target", train_target or target)):
         if value not in ("next", "random"):
@@ -182,16 +193,29 @@ def build_recommendation(
                 item_type=item_type,
             )
 
+    train = [example for user in train_users for example in expand(user, train_target or target, examples_per_user)]
+    held_out = [example for user in test for example in expand(user, target, 1)]
+    sequences = {user: tuple(data.titles[i] for i in data.sequences[user]) for user in train_users}
+    if neighbours:
+        near = Neighbours(list(sequences.values()))
+        owns = {user: frozenset(items) for user, items in sequences.items()}
+        plain = {e.id for e in train if random.Random(f"{seed}:plain:{e.id}").random() < plain_share}
+        train = [e if e.id in plain else _told(e, near, neighbours, owns[e.group]) for e in train]
+        held_out = [_told(e, near, neighbours) for e in held_out]
+        note(notes, len(plain), "train lists are of titles alone")
     return Dataset(
         name=name,
-        train=tuple(
-            example for user in train_users for example in expand(user, train_target or target, examples_per_user)
-        ),
-        test=tuple(example for user in test for example in expand(user, target, 1)),
+        train=tuple(train),
+        test=tuple(held_out),
         popularity=dict(Counter(i for user in train_users for i in data.sequences[user])),
         notes=tuple(notes),
-        sequences=tuple(tuple(data.titles[i] for i in data.sequences[user]) for user in train_users),
+        sequences=tuple(sequences.values()),
     )
+
+
+def _told(example: RankingExample, near: Neighbours, most: int, own: Collection[str] = ()) -> RankingExample:
+    told = tuple(near.told(candidate, example.history, most, own) for candidate in example.candidates)
+    return replace(example, candidates=told)
 
 
 def _rating(path: Path, line: int, text: str) -> float:

@@ -20,9 +20,10 @@ from r1ranker.types import RankingExample
 _IR_DATASETS = "ir_datasets:"
 _KINDS: Mapping[str, type] = {
     **dict.fromkeys(
-        ("history", "candidates", "examples_per_user", "test_users", "depth", "max_characters", "seed"), int
+        ("history", "candidates", "examples_per_user", "test_users", "neighbours", "depth", "max_characters", "seed"),
+        int,
     ),
-    **dict.fromkeys(("test_fraction", "effect_weight", "cost_weight", "min_rating"), float),
+    **dict.fromkeys(("test_fraction", "effect_weight", "cost_weight", "min_rating", "plain_share"), float),
 }
 """What options are that a builder compares with numbers, where a wrong kind would be told in Python's words."""
 _TOLD = {int: "a whole number", float: "a number"}
