@@ -85,7 +85,7 @@ def answer_labels(example: RankingExample, form: AnswerForm, words: int = QUOTE_
     if form == "id":
         return tuple(f"{item_type(example)} {k}" for k in range(1, len(example.candidates) + 1))
     if form == "name":
-        names = [one_line(c.name or c.text) or _fallback(c) for c in example.candidates]
+        names = [one_line(c.called) or _fallback(c) for c in example.candidates]
         long = [k for k, name in enumerate(names) if beginning(name, MOST_WORDS) != name]
         for k, quote in zip(long, _quotes([names[k] for k in long], words), strict=True):
             names[k] = quote

@@ -146,7 +146,7 @@ def _unfit(example: RankingExample, turn: Turn) -> str:
 
 
 def _kept(example: RankingExample, turn: Turn, model: str) -> Thought:
-    names = {c.id: one_line(c.name or c.text) for c in example.candidates}
+    names = {c.id: one_line(c.called) for c in example.candidates}
     return Thought(
         example_id=example.id,
         scenario=example.scenario,

@@ -30,6 +30,11 @@ class Candidate:
     text: str
     name: str | None = None
 
+    @property
+    def called(self) -> str:
+        """What it is called: its name, or its text where it has none."""
+        return self.name or self.text
+
 
 @dataclass(frozen=True, slots=True)
 class Achieved:

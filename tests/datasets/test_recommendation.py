@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from r1ranker.datasets import Dataset, build_recommendation, read_recbole
 from r1ranker.errors import InputError
+from r1ranker.types import Candidate
 
 ITEMS = "item_id:token\tmovie_title:token_seq\trelease_year:token\n" + "".join(
     f"{row}\n"
@@ -231,3 +232,65 @@ def test_the_seed_decides_and_users_do_not_depend_on_each_other(tmp_path: Path) 
 def test_numbers_that_cannot_be_used_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(made(tmp_path), **options)
+
+
+TASTES = ["0 1 2 3 4 5", "0 1 2 3 5 4", "1 0 2 3 4 5", "6 7 8 9 10 11", "7 6 8 9 10 11", "6 7 9 8 11 10"]
+"""Two tastes, three users of each."""
+
+
+def tastes(folder: Path) -> tuple[Path, Path]:
+    rows = [f"{u}\t{i}\t{when}" for u, items in enumerate(TASTES) for when, i in enumerate(items.split())]
+    inter = "user_id:token\titem_id:token\ttimestamp:float\n" + "\n".join(rows)
+    return write(folder, inter, "item_id:token\ttitle:token_seq\n" + "\n".join(f"{i}\tTitle {i}" for i in range(12)))
+
+
+def test_candidates_tell_what_others_chose_with_them(tmp_path: Path) -> None:
+    paths = tastes(tmp_path)
+    told = build(paths, candidates=3, test_users=1, neighbours=2)
+    plain = build(paths, candidates=3, test_users=1)
+    assert [e.ids for e in (*told.train, *told.test)] == [e.ids for e in (*plain.train, *plain.test)]
+    assert [e.history for e in told.train] == [e.history for e in plain.train]
+    assert len(told.train) == 5
+    assert told.sequences == plain.sequences
+    for example, bare in zip((*told.train, *told.test), (*plain.train, *plain.test), strict=True):
+        for candidate, title in zip(example.candidates, (c.text for c in bare.candidates), strict=True):
+            if example.grade(candidate.id) > 0:  # of the user's own taste, which two others or more share
+                assert candidate.name == title
+                said = candidate.text.removeprefix("others chose it with ").split("; ")
+                assert len(said) == 2
+                assert set(said) <= set(example.history)
+            else:  # of the other taste, which nobody mixes with this one
+                assert candidate == Candidate(candidate.id, title)
+
+
+def test_a_train_users_own_choices_are_not_told(tmp_path: Path) -> None:
+    # One user alone has each taste: what they chose next nobody else chose with what they have
+    rows = "\n".join(f"{u}\t{5 * u + i}\t{i}" for u in range(4) for i in range(5))
+    inter = f"user_id:token\titem_id:token\ttimestamp:float\n{rows}"
+    paths = write(tmp_path, inter, "item_id:token\ttitle:token_seq\n" + "\n".join(f"{i}\tTitle {i}" for i in range(20)))
+    data = build(paths, candidates=3, test_users=1, neighbours=3)
+    assert len(data.train) == 3
+    assert not any(c.name for e in (*data.train, *data.test) for c in e.candidates)
+
+
+def test_a_share_of_the_train_lists_stays_plain(tmp_path: Path) -> None:
+    paths = tastes(tmp_path)
+    options = {"candidates": 3, "test_users": 2, "target": "random", "examples_per_user": 20, "neighbours": 2}
+    data = build(paths, **options, plain_share=0.5)
+    every = build(paths, **options)
+    plain = [not any(c.name for c in e.candidates) for e in data.train]
+    silent = [not any(c.name for c in e.candidates) for e in every.train]
+    kept = [a == b for a, b in zip(data.train, every.train, strict=True)]
+    assert kept == [is_silent or not is_plain for is_plain, is_silent in zip(plain, silent, strict=True)]
+    assert 10 < len(kept) - sum(kept) < 50  # half of those of 80 that have something to tell
+    assert all(any(c.name for c in e.candidates) for e in data.test)
+    (count,) = (int(text.split()[0]) for text in data.notes if "train lists are of titles alone" in text)
+    assert len(kept) - sum(kept) <= count < 60
+    assert any(f"{sum(silent)} lists, of whose candidates nobody else chose any" in text for text in every.notes)
+    assert build(paths, **options, plain_share=0.5).fingerprint() == data.fingerprint() != every.fingerprint()
+
+
+@pytest.mark.parametrize("options", [{"neighbours": -1}, {"neighbours": 1, "plain_share": 1.5}, {"plain_share": -0.1}])
+def test_neighbours_out_of_range_are_told(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="they must be at least 0, and between 0 and 1"):
+        build(tastes(tmp_path), candidates=3, **options)

@@ -1,7 +1,7 @@
-"""Collaborative filtering without reading any text: item-kNN, and BPR and SASRec from the recommender library cornac.
+"""BPR and SASRec from the recommender library cornac: collaborative filtering without reading any text.
 
 An item is known by its name, or by its text where it has none (in the data sets here titles are unique). An item that
-nobody interacted with in training scores below all others (item-kNN: as low as one that nobody chose with the history).
+nobody interacted with in training scores below all others.
 """
 
 from __future__ import annotations
@@ -14,29 +14,10 @@ import numpy as np
 
 from r1ranker.baselines.base import Baseline, steady
 from r1ranker.datasets import Dataset
-from r1ranker.datasets.neighbours import Neighbours
 from r1ranker.errors import InputError, MissingExtraError
-from r1ranker.types import Candidate, RankingExample
+from r1ranker.types import RankingExample
 
 Sequences = Sequence[Sequence[str]]
-
-
-class ItemKNN(Baseline):
-    """Item-based collaborative filtering: the cosines of a candidate to each item of the history, added up.
-
-    Source: Sarwar et al. 2001; Deshpande and Karypis 2004. Cosines are between the sets of users who chose an item.
-    """
-
-    name = "item-knn"
-
-    def __init__(self, sequences: Sequences) -> None:
-        self._neighbours = Neighbours(sequences)
-
-    def scores(self, example: RankingExample) -> list[float]:
-        """Sums of cosines; 0 where nobody chose the candidate along with an item of the history."""
-        return steady(
-            sum(self._neighbours.similarity(_item(c), past) for past in example.history) for c in example.candidates
-        )
 
 
 class BPR(Baseline):
@@ -141,7 +122,7 @@ def train_sequences(dataset: Dataset) -> Sequences:
     Raises InputError where there is neither.
     """
     sequences = dataset.sequences or tuple(
-        (*e.history, *(_item(c) for c in e.candidates if e.grade(c.id) > 0)) for e in dataset.train
+        (*e.history, *(c.called for c in e.candidates if e.grade(c.id) > 0)) for e in dataset.train
     )
     if not any(len(items) > 1 for items in sequences):
         raise InputError(f"data set '{dataset.name}' has no train user with two items: there is nothing to learn from")
@@ -150,12 +131,8 @@ def train_sequences(dataset: Dataset) -> Sequences:
 
 def _of_candidates(example: RankingExample, everything: Any, items: dict[str, int]) -> list[float]:
     """The candidates' places in an array over all items."""
-    places = [items.get(_item(c)) for c in example.candidates]
+    places = [items.get(c.called) for c in example.candidates]
     return steady(-math.inf if place is None else float(np.asarray(everything)[place]) for place in places)
-
-
-def _item(candidate: Candidate) -> str:
-    return candidate.name or candidate.text
 
 
 def _cornac() -> Any:

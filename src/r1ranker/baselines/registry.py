@@ -12,8 +12,9 @@ from r1ranker.baselines.base import Baseline
 from r1ranker.baselines.bm25 import BM25
 from r1ranker.baselines.cross_encoder import CrossEncoder
 from r1ranker.baselines.embeddings import MODEL, Embeddings, Encoder
+from r1ranker.baselines.item_knn import ItemKNN
 from r1ranker.baselines.popularity import Popularity
-from r1ranker.baselines.recommenders import BPR, ItemKNN, SASRec, train_sequences
+from r1ranker.baselines.recommenders import BPR, SASRec, train_sequences
 from r1ranker.baselines.routers import KNNRouter, LogisticRouter
 from r1ranker.baselines.trained_cross_encoder import TrainedCrossEncoder
 from r1ranker.datasets import Dataset

@@ -10,6 +10,7 @@ from r1ranker.datasets.jsonl import (
     read_examples,
     write_examples,
 )
+from r1ranker.datasets.neighbours import Neighbours
 from r1ranker.datasets.passage import build_passage
 from r1ranker.datasets.ranking_bench import build_ranking_bench
 from r1ranker.datasets.recommendation import build_recommendation, read_recbole
@@ -23,6 +24,7 @@ __all__ = [
     "BadLine",
     "Dataset",
     "DatasetInfo",
+    "Neighbours",
     "build_documents",
     "build_passage",
     "build_ranking_bench",

@@ -49,12 +49,15 @@ class Neighbours:
         return sorted(kept, key=lambda past: -near[past])[:most]
 
     def told(self, candidate: Candidate, history: Sequence[str], most: int, without: Collection[str] = ()) -> Candidate:
-        """A candidate named by its text, whose text then says which items of the history others chose with it.
+        """The candidate, known by its title, with a text that ends in which items of the history others chose with it.
 
-        Where there is none the candidate stays as it is.
+        A text that was its title alone becomes its name. Where others chose it with none, the candidate stays as it is.
         """
-        along = self.along_with(candidate.text, history, most, without)
-        return Candidate(candidate.id, TOLD + "; ".join(along), candidate.text) if along else candidate
+        title = candidate.called
+        if not (along := self.along_with(title, history, most, without)):
+            return candidate
+        own = "" if candidate.text == title else f"{candidate.text}; "
+        return Candidate(candidate.id, f"{own}{TOLD}{'; '.join(along)}", title)
 
     def _limit(self, item: str) -> float:
         """The similarity of an item's farthest neighbour; with everyone counted, so that it is the same for all."""

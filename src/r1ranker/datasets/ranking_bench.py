@@ -234,7 +234,7 @@ def _descriptions(wording: Wording | None, llms: Iterable[str]) -> dict[str, str
 
 def _positives(example: RankingExample) -> tuple[str, ...]:
     """The texts (of an LLM, the name) of the relevant candidates, each once."""
-    return tuple(dict.fromkeys(c.name or c.text for c in example.candidates if example.grade(c.id) > 0))
+    return tuple(dict.fromkeys(c.called for c in example.candidates if example.grade(c.id) > 0))
 
 
 def _divide(

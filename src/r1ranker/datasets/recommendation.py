@@ -203,6 +203,8 @@ def build_recommendation(
         train = [e if e.id in plain else _told(e, near, neighbours, owns[e.group]) for e in train]
         held_out = [_told(e, near, neighbours) for e in held_out]
         note(notes, len(plain), "train lists are of titles alone")
+        silent = sum(e.id not in plain and not any(c.name for c in e.candidates) for e in (*train, *held_out))
+        note(notes, silent, "lists, of whose candidates nobody else chose any along with the history, tell nothing")
     return Dataset(
         name=name,
         train=tuple(train),

@@ -129,7 +129,7 @@ def _popularity(train: Sequence[RankingExample], examples: Sequence[RankingExamp
     if any(set(e.ids) != set(map(str, range(1, len(e.ids) + 1))) for e in examples):
         routed = [e for e in train if e.scenario == "routing"]
         chosen: dict[str, set[str]] = {}
-        ids = {normalise(c.text): c.id for e in examples if e.scenario == "recommendation" for c in e.candidates}
+        ids = {normalise(c.called): c.id for e in examples if e.scenario == "recommendation" for c in e.candidates}
         for e in train:
             if e.scenario == "recommendation":
                 mine = chosen.setdefault(e.group or f"id:{e.id}", set())
