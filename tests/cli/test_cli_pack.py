@@ -212,8 +212,10 @@ def test_what_cannot_be_given_away_is_refused(
 
     edit(ranker, ranker={**RANKER.model_dump(mode="json"), "templates": "/home/me/own.toml"})
     refused("takes its wording from /home/me/own.toml")
+    kept = ranker.read_text()
     ranker.unlink()
     refused("has no ranker.json: give the model's folder of a run of r1ranker train")
+    ranker.write_text(kept)
     weights = load_file(str(trained / "adapter_model.safetensors"))
     first = next(iter(weights))
     save_file({**weights, first: weights[first] * 1e9}, str(trained / "adapter_model.safetensors"))

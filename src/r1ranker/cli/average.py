@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1ranker.assets import refuse_checkpoint
 from r1ranker.assets.shipped import ADAPTER_CONFIG, base_name
+from r1ranker.cli.pack import read_adapter_ranker
 from r1ranker.config import RankerConfig
 from r1ranker.errors import AssetError, InputError
 from r1ranker.files import new_folder, share_weights, write_atomic, write_problem
-from r1ranker.modelfolder import MEAN_OF, RANKER, read_facts, read_ranker
+from r1ranker.modelfolder import MEAN_OF, RANKER, read_facts
 
 if TYPE_CHECKING:
     from r1ranker.llm.lora import LoraPair
@@ -86,11 +86,7 @@ def _check_folders(folders: Sequence[Path]) -> None:
     bases: list[str] = []
     asked: list[RankerConfig] = []
     for folder in folders:
-        refuse_checkpoint(folder)
-        if not (folder / ADAPTER_CONFIG).exists():
-            raise AssetError(f"{folder} holds no LoRA adapter: train with model.lora_rank > 0 and give RUN/model")
-        if (ranker := read_ranker(folder)) is None:
-            raise AssetError(f"{folder} has no {RANKER}: give the model's folder of a run of r1ranker train")
+        ranker = read_adapter_ranker(folder)
         bases.append(base_name(folder / ADAPTER_CONFIG))
         asked.append(ranker)
         if bases[-1] != bases[0]:

@@ -11,6 +11,7 @@ from typing import Any
 from r1ranker.assets import ASSETS, refuse_checkpoint
 from r1ranker.assets.shipped import ADAPTER_CONFIG, CARD, base_name, shipped_adapters, write_sums
 from r1ranker.cli.console import clock
+from r1ranker.config import RankerConfig
 from r1ranker.datasets.catalogue import DATASETS
 from r1ranker.errors import AssetError, InputError
 from r1ranker.evaluation import Row
@@ -33,9 +34,7 @@ def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
 
     from r1ranker.llm.lora import ADAPTER_WEIGHTS, read_lora
 
-    refuse_checkpoint(folder)
-    if not (folder / ADAPTER_CONFIG).exists():
-        raise AssetError(f"{folder} holds no LoRA adapter: train with model.lora_rank > 0 and give RUN/model")
+    read_adapter_ranker(folder)
     if out.exists():
         raise AssetError(f"{out} is there already: choose a new folder")
     config, tensors = read_lora(folder)
@@ -64,6 +63,19 @@ def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
         raise AssetError(write_problem(out, error)) from error
 
 
+def read_adapter_ranker(folder: Path) -> RankerConfig:
+    """How the adapter in the model's folder of a run is asked.
+
+    Raises AssetError for a checkpoint, a folder without an adapter, or one that was not trained here.
+    """
+    refuse_checkpoint(folder)
+    if not (folder / ADAPTER_CONFIG).exists():
+        raise AssetError(f"{folder} holds no LoRA adapter: train with model.lora_rank > 0 and give RUN/model")
+    if (asked := read_ranker(folder)) is None:
+        raise AssetError(f"{folder} has no {RANKER}: give the model's folder of a run of r1ranker train")
+    return asked
+
+
 def _hub_name(base: str) -> str:
     """A model's hub id, where its known name has one."""
     return ASSETS[base].hub_id or base if base in ASSETS else base
@@ -80,9 +92,7 @@ def _training(facts: Mapping[str, Any]) -> str:
 
 def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]) -> str:
     """A model card (Markdown, with the hub's header) from what `ranker.json` says of the run."""
-    asked = read_ranker(folder)
-    if asked is None:
-        raise AssetError(f"{folder} has no {RANKER}: give the model's folder of a run of r1ranker train")
+    asked = read_adapter_ranker(folder)
     if asked.templates:
         raise AssetError(
             f"{folder / RANKER} takes its wording from {asked.templates}, which lies on this machine: train with the "
