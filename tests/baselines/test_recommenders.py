@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from baseline_examples import dataset, example
@@ -10,6 +11,7 @@ from baseline_examples import dataset, example
 from r1ranker.baselines.recommenders import BPR, SASRec, train_sequences
 from r1ranker.datasets import Dataset
 from r1ranker.errors import InputError
+from r1ranker.types import Candidate
 
 pytest.importorskip("cornac")
 
@@ -38,6 +40,18 @@ def test_bpr_ranks_a_user_it_does_not_know_by_biases() -> None:
     new = example(["d", "a"], history=("z",))
     assert model.order(new) == ("c1", "c0")
     assert model.scores(new) == model.scores(example(["d", "a"]))
+
+
+def test_an_item_is_known_by_its_name_where_it_has_one() -> None:
+    plain = example(["i1", "i3", "new"], history=("i0",))
+    named = replace(
+        plain, candidates=tuple(Candidate(c.id, "others chose it with i0", c.text) for c in plain.candidates)
+    )
+    for model in (SASRec(CYCLE, epochs=1), BPR(CYCLE, [("i0",)], epochs=1)):
+        assert model.scores(named) == model.scores(plain)
+        assert math.isfinite(model.scores(named)[0])
+    learnt = Dataset("plain", (replace(named, relevance={"c1": 1.0}),), ())
+    assert train_sequences(learnt) == (("i0", "i3"),)
 
 
 def test_new_items_come_last_in_listed_order() -> None:

@@ -171,6 +171,9 @@ def test_own_lists_have_counts_where_ids_tell_the_items(tmp_path: Path) -> None:
     for user in {"u", "v", "w"} - tested:
         counts.update(expected[user])
     assert data.popularity == counts
+    named = [{"id": i, "name": f"Item {i}", "text": "others chose it with Item x"} for i in "abc"]
+    told = [{**row, "candidates": [item for item in named if item["id"] in "bc" or row["id"] != "2"]} for row in rows]
+    assert own(tmp_path / "told.jsonl", told, test_fraction=0.3).popularity == counts
     plain = [{**row, "candidates": ["Item a", "Item b"], "relevance": {"2": 1}} for row in rows]
     assert own(tmp_path / "plain.jsonl", plain, test_fraction=0.3).popularity == {}
 

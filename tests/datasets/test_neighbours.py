@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1ranker.datasets import Neighbours
+from r1ranker.errors import InputError
 from r1ranker.types import Candidate
 
 USERS = (("a", "b", "c"), ("a", "b"), ("b", "c", "d"), ("a", "e"), ("e", "d"))
@@ -78,6 +79,17 @@ def test_a_candidate_is_told_of_by_its_text_and_keeps_its_name() -> None:
     assert near.told(Candidate("1", "new"), history, 5) == Candidate("1", "new")
     assert near.told(Candidate("1", "b"), ["new"], 5) == Candidate("1", "b")
     assert near.told(Candidate("1", "c"), ["a"], 5, without=USERS[0]) == Candidate("1", "c")
+
+
+def test_a_candidate_that_was_chosen_before_is_not_told_of_itself() -> None:
+    near = Neighbours(USERS, share=1.0)
+    assert near.along_with("a", ["a", "b"], 5) == ["b"]
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.1, math.nan])
+def test_a_share_that_cannot_be_is_refused(share: float) -> None:
+    with pytest.raises(InputError, match="it must be above 0 and at most 1"):
+        Neighbours(USERS, share)
 
 
 def test_without_users_nothing_is_told() -> None:

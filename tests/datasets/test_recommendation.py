@@ -294,3 +294,8 @@ def test_a_share_of_the_train_lists_stays_plain(tmp_path: Path) -> None:
 def test_neighbours_out_of_range_are_told(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="they must be at least 0, and between 0 and 1"):
         build(tastes(tmp_path), candidates=3, **options)
+
+
+def test_a_plain_share_of_lists_that_tell_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"plain_share is 0\.5, and neighbours 0: all lists are plain"):
+        build(tastes(tmp_path), candidates=3, plain_share=0.5)

@@ -34,14 +34,14 @@ def pack_adapter(folder: Path, out: Path, reports: Sequence[Path] = ()) -> None:
 
     from r1ranker.llm.lora import ADAPTER_WEIGHTS, read_lora
 
-    read_adapter_ranker(folder)
+    asked = read_adapter_ranker(folder)
     if out.exists():
         raise AssetError(f"{out} is there already: choose a new folder")
     config, tensors = read_lora(folder)
     half = {key: tensor.half() for key, tensor in tensors.items()}
     if odd := [key for key, tensor in half.items() if not tensor.isfinite().all()]:
         raise AssetError(f"{folder}: {odd[0]} holds values that float16 cannot: train anew with a lower learning rate")
-    card = model_card(out.name, folder, sum(tensor.numel() for tensor in half.values()), reports)
+    card = model_card(out.name, folder, asked, sum(tensor.numel() for tensor in half.values()), reports)
     base = base_name(folder / ADAPTER_CONFIG)
     ranker = {**json.loads((folder / RANKER).read_text(encoding="utf-8")), "base": base}
     config["base_model_name_or_path"] = _hub_name(base)
@@ -90,9 +90,8 @@ def _training(facts: Mapping[str, Any]) -> str:
     return f"{told}; before that {_training(facts['began_at'])}" if facts.get("began_at") else told
 
 
-def model_card(name: str, folder: Path, parameters: int, reports: Sequence[Path]) -> str:
+def model_card(name: str, folder: Path, asked: RankerConfig, parameters: int, reports: Sequence[Path]) -> str:
     """A model card (Markdown, with the hub's header) from what `ranker.json` says of the run."""
-    asked = read_adapter_ranker(folder)
     if asked.templates:
         raise AssetError(
             f"{folder / RANKER} takes its wording from {asked.templates}, which lies on this machine: train with the "

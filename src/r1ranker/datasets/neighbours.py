@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from r1ranker.errors import InputError
 from r1ranker.types import Candidate
 
 SHARE = 0.03
@@ -21,9 +22,12 @@ class Neighbours:
 
     sequences: of each user the items, in any order; twice counts once.
     share: an item's neighbours are this share of all items, the nearest ones that any user chose with it.
+    Raises InputError for a share that is not above 0 and at most 1.
     """
 
     def __init__(self, sequences: Sequence[Sequence[str]], share: float = SHARE) -> None:
+        if not 0 < share <= 1:
+            raise InputError(f"share is {share}; it must be above 0 and at most 1")
         self._items = [tuple(dict.fromkeys(items)) for items in sequences]
         self._users: dict[str, set[int]] = {}
         for user, items in enumerate(self._items):
@@ -43,8 +47,11 @@ class Neighbours:
         return both / math.sqrt((len(mine) - own[0]) * (len(theirs) - own[1])) if both > 0 else 0.0
 
     def along_with(self, item: str, history: Sequence[str], most: int, without: Collection[str] = ()) -> list[str]:
-        """The items of a history that `item` is a neighbour of, the nearest first, `most` at most."""
-        near = {past: self.similarity(past, item, without) for past in history}
+        """The items of a history that `item` is a neighbour of, the nearest first, `most` at most; never `item` itself.
+
+        How near a neighbour must be is told by all users, also by the one who is left out.
+        """
+        near = {past: self.similarity(past, item, without) for past in history if past != item}
         kept = [past for past, value in near.items() if value > 0 and value >= self._limit(past)]
         return sorted(kept, key=lambda past: -near[past])[:most]
 
@@ -60,7 +67,7 @@ class Neighbours:
         return Candidate(candidate.id, f"{own}{TOLD}{'; '.join(along)}", title)
 
     def _limit(self, item: str) -> float:
-        """The similarity of an item's farthest neighbour; with everyone counted, so that it is the same for all."""
+        """The similarity of an item's farthest neighbour; with everyone counted, so that it is computed once."""
         if item not in self._limits:
             mine = self._users.get(item, set())
             both = Counter(other for user in mine for other in self._items[user] if other != item)

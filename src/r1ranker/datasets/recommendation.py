@@ -150,6 +150,8 @@ def build_recommendation(
         raise InputError(
             f"neighbours is {neighbours}, plain_share {plain_share:g}: they must be at least 0, and between 0 and 1"
         )
+    if plain_share and not neighbours:
+        raise InputError(f"plain_share is {plain_share:g}, and neighbours 0: all lists are plain; leave it out")
     for key, value in (("target", target), ("train_target", train_target or target)):
         if value not in ("next", "random"):
             raise InputError(f"{key} is '{value}'; it must be next or random")
